@@ -1,0 +1,158 @@
+"""What HeartSpot can do to an image before sampling it: quantile (median) pooling and a quadtree.
+
+Source: Johnson et al., IEEE BHI 2022, arXiv:2210.02241.
+"""
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Criterion = Literal["entropy", "std"]
+_DEEPEST = 9
+# Windows are gathered a few output rows at a time, to keep the working memory near this many values.
+_WINDOW_VALUES = 2**24
+
+
+def quantile_pool(
+    images: Tensor, kernel: int, stride: int, quantile: float, padding: Literal["same", "valid"] = "valid"
+) -> Tensor:
+    """Quantile of every ``kernel x kernel`` window, interpolated between the two nearest values.
+
+    Args:
+        images: ``[B, C, H, W]``.
+        kernel: window side in pixels.
+        stride: step in pixels.
+        quantile: in [0, 1]; 0.5 is the median.
+        padding: "valid" takes whole windows only; "same" reflects the border so that ceil(H / stride) rows come out.
+
+    Returns:
+        ``[B, C, H', W']``.
+
+    Raises:
+        ValueError: the window does not fit the image.
+
+    >>> quantile_pool(torch.arange(16.0).reshape(1, 1, 4, 4), kernel=2, stride=2, quantile=0.5)
+    tensor([[[[ 2.5000,  4.5000],
+              [10.5000, 12.5000]]]])
+    """
+    if padding == "same":
+        total = [max(kernel - (size % stride or stride), 0) for size in images.shape[2:]]
+        if any(-(-pad // 2) >= size for pad, size in zip(total, images.shape[2:], strict=True)):
+            raise ValueError(f"images must be larger than half the {kernel}-pixel window; got {list(images.shape)}.")
+        images = F.pad(images, [side for pad in reversed(total) for side in (pad // 2, pad - pad // 2)], mode="reflect")
+    elif min(images.shape[2:]) < kernel:
+        raise ValueError(f"kernel must be at most the image size; got {kernel} for {list(images.shape)}.")
+    windows = images.unfold(2, kernel, stride).unfold(3, kernel, stride)
+    rows_at_once = max(1, _WINDOW_VALUES // max(1, windows[:, :, :1].numel()))
+    return torch.cat([_quantile(part.flatten(-2), quantile) for part in windows.split(rows_at_once, dim=2)], dim=2)
+
+
+def _quantile(values: Tensor, quantile: float) -> Tensor:
+    """Linear interpolation on the last axis, as `torch.quantile`, which takes at most 16 million values."""
+    position = quantile * (values.shape[-1] - 1)
+    below = int(position)
+    ordered = values.sort(dim=-1).values
+    above = min(below + 1, values.shape[-1] - 1)
+    return torch.lerp(ordered[..., below], ordered[..., above], position - below)
+
+
+def median_pool(images: Tensor) -> Tensor:
+    """HeartSpot's Median: a 12 x 12 median, stride 2, reflected borders; ``[B, C, H, W]`` becomes half as large.
+
+    >>> median_pool(torch.rand(1, 1, 320, 320)).shape
+    torch.Size([1, 1, 160, 160])
+    """
+    return quantile_pool(images, kernel=12, stride=2, quantile=0.5, padding="same")
+
+
+def quadtree(images: Tensor, threshold: float, criterion: Criterion = "entropy") -> Tensor:
+    """Replace each leaf of an image's quadtree by its mean.
+
+    A block is halved on both axes (the first half the larger where odd) while it has more than one pixel, is less
+    than 9 levels deep and
+
+    - "entropy": -p(v) log2 p(v), summed over its pixels, is at least `threshold`; p is the block's 256-bin histogram,
+      smoothed by [1, 1, 1]. Uniform blocks split further, textured ones stay coarse. (The published criterion.)
+    - "std": its standard deviation is above `threshold`. (Ours.)
+
+    Args:
+        images: ``[B, C, H, W]`` in [0, 1]; each channel has its own tree. Differentiable for a given tree.
+        threshold: published at 320 x 320: 30, 100 and 200.
+        criterion: "entropy" or "std".
+
+    Returns:
+        ``[B, C, H, W]``.
+
+    Raises:
+        ValueError: pixels outside [0, 1] with the entropy criterion.
+    """
+    channels = images.flatten(0, 1)
+    pixels = channels.detach().cpu().double().numpy()
+    if criterion == "entropy" and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise ValueError(
+            f"images must be in [0, 1] for a quadtree by entropy; got [{pixels.min():g}, {pixels.max():g}]. Scale them."
+        )
+    leaves = np.stack([_compiled_leaves()(channel, threshold, criterion == "entropy") for channel in pixels])
+    return torch.stack(
+        [_leaf_means(c, torch.from_numpy(leaf).to(c.device)) for c, leaf in zip(channels, leaves, strict=True)]
+    ).unflatten(0, tuple(images.shape[:2]))
+
+
+def _leaf_means(channel: Tensor, leaves: Tensor) -> Tensor:
+    sums = channel.new_zeros(int(leaves.max()) + 1).index_add(0, leaves.flatten(), channel.flatten())
+    return (sums / leaves.flatten().bincount())[leaves]
+
+
+@lru_cache(maxsize=1)
+def _compiled_leaves() -> Any:
+    import numba  # slow to import, and only a quadtree needs it
+
+    return numba.njit(cache=True)(_leaves)
+
+
+def _leaves(pixels: npt.NDArray[np.float64], threshold: float, by_entropy: bool) -> npt.NDArray[np.int64]:
+    """Number the quadtree's leaves: ``[H, W]`` of leaf indices. Compiled by Numba."""
+    height, width = pixels.shape
+    # A value's histogram bin covers [i/256, (i+1)/256); its look-up bin is the first grid point i/255 not below it.
+    bins = np.minimum((pixels * 256).astype(np.int64), 255)
+    look_up = np.searchsorted(np.linspace(0, 1, 256), pixels.ravel()).reshape(height, width)
+    leaves = np.empty((height, width), dtype=np.int64)
+    count = 0
+    stack = [(0, height, 0, width, 0)]
+    while len(stack) > 0:
+        top, bottom, left, right, depth = stack.pop()
+        area = (bottom - top) * (right - left)
+        if area == 0:
+            continue
+        split = False
+        if area > 1 and depth < _DEEPEST:
+            if by_entropy:
+                histogram = np.zeros(258)
+                for row in range(top, bottom):
+                    for col in range(left, right):
+                        histogram[bins[row, col] + 1] += 1
+                smooth = histogram[:-2] + histogram[1:-1] + histogram[2:]
+                probability = smooth / smooth.sum()
+                entropy = 0.0
+                for row in range(top, bottom):
+                    for col in range(left, right):
+                        p = probability[look_up[row, col]]
+                        if p > 0:
+                            entropy -= p * np.log2(p)
+                split = entropy >= threshold
+            else:
+                split = pixels[top:bottom, left:right].std() > threshold
+        if split:
+            middle, centre = top + (bottom - top + 1) // 2, left + (right - left + 1) // 2
+            for r0, r1 in ((top, middle), (middle, bottom)):
+                for c0, c1 in ((left, centre), (centre, right)):
+                    stack.append((r0, r1, c0, c1, depth + 1))
+        else:
+            leaves[top:bottom, left:right] = count
+            count += 1
+    return leaves
