@@ -165,6 +165,7 @@ def _sizes(shape: Sequence[int]) -> str:
 class IdentityCodec(Codec):
     """Keeps every pixel: the end at which every attack must succeed.
 
+    >>> import torch
     >>> images = torch.rand(2, 1, 4, 5)
     >>> bool((IdentityCodec()(images) == images).all())
     True
@@ -194,6 +195,7 @@ class IdentityCodec(Codec):
 class ConstantCodec(Codec):
     """Keeps nothing, a single zero a channel: the end at which every attack must be at chance.
 
+    >>> import torch
     >>> ConstantCodec().encode(torch.rand(2, 1, 4, 5)).shape
     torch.Size([2, 1, 1])
     """

@@ -37,7 +37,7 @@ class HeartSpotCodec(Codec):
         quadtree_criterion: "entropy" (published) or "std".
 
     Attributes:
-        mask: bool ``[H', W']``, the kept pixels; half the image size with median.
+        mask: bool ``[H', W']``, the kept pixels; half the image size (rounded down) with median.
 
     Raises:
         ValueError: an unknown prior, an argument out of range, or a mask that keeps nothing.
@@ -94,7 +94,7 @@ class HeartSpotCodec(Codec):
 
     def _draw_mask(self) -> Mask:
         halved = 2 if "median" in self.priors else 1
-        grid = (-(-self.spatial_shape[0] // halved), -(-self.spatial_shape[1] // halved))
+        grid = (self.spatial_shape[0] // halved, self.spatial_shape[1] // halved)
         lines = np.zeros(grid, dtype=bool)
         if self.priors & {"hline", "rhline"}:
             lines |= horizontal_lines(grid)
@@ -104,7 +104,7 @@ class HeartSpotCodec(Codec):
             lines[:] = True
         if "heart" in self.priors:
             # Drawn at full size and thinned out, as the published region was.
-            lines &= _region_mask(self.region, self.spatial_shape)[::halved, ::halved]
+            lines &= _region_mask(self.region, self.spatial_shape)[::halved, ::halved][: grid[0], : grid[1]]
         return lines
 
     def parameters_config(self) -> dict[str, Any]:
@@ -147,8 +147,9 @@ class HeartSpotCodec(Codec):
     def _decode(self, codes: Tensor, spatial_shape: tuple[int, ...], restore_size: bool) -> Tensor:
         images = self._spread_sums(codes) if self.aggregate == "sum" else self.scatter(codes)
         if restore_size and "median" in self.priors:
-            height, width = spatial_shape
-            images = images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)[:, :, :height, :width]
+            for axis, size in enumerate(spatial_shape, start=2):
+                nearest = torch.arange(size, device=images.device) // 2
+                images = images.index_select(axis, nearest.clamp(max=images.shape[axis] - 1))
         return images
 
     def scatter(self, codes: Tensor) -> Tensor:
@@ -170,7 +171,8 @@ def _parse_prior(prior: str) -> frozenset[str]:
     asked = frozenset(filter(None, prior.split("+")))
     if unknown := asked - set(_PRIORS):
         raise ValueError(
-            f"prior must join any of {', '.join(_PRIORS)} by '+'; got {prior!r} (unknown: {', '.join(sorted(unknown))})."
+            f"prior must join any of {', '.join(_PRIORS)} by '+'; got {prior!r}, of which "
+            f"{', '.join(sorted(unknown))} is unknown."
         )
     if asked & {"rhline"} or asked >= {"hline", "rline"}:
         asked = asked - {"hline", "rline"} | {"rhline"}

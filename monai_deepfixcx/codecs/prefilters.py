@@ -28,7 +28,8 @@ def quantile_pool(
         kernel: window side in pixels.
         stride: step in pixels.
         quantile: in [0, 1]; 0.5 is the median.
-        padding: "valid" takes whole windows only; "same" reflects the border so that ceil(H / stride) rows come out.
+        padding: "valid" takes whole windows only; "same" reflects max(kernel - stride, 0) border pixels in all, half
+            of them (rounded down) before, so that floor(H / stride) rows come out where stride <= kernel.
 
     Returns:
         ``[B, C, H', W']``.
@@ -41,10 +42,11 @@ def quantile_pool(
               [10.5000, 12.5000]]]])
     """
     if padding == "same":
-        total = [max(kernel - (size % stride or stride), 0) for size in images.shape[2:]]
-        if any(-(-pad // 2) >= size for pad, size in zip(total, images.shape[2:], strict=True)):
+        total = max(kernel - stride, 0)
+        if min(images.shape[2:]) <= total - total // 2:
             raise ValueError(f"images must be larger than half the {kernel}-pixel window; got {list(images.shape)}.")
-        images = F.pad(images, [side for pad in reversed(total) for side in (pad // 2, pad - pad // 2)], mode="reflect")
+        before, after = total // 2, total - total // 2
+        images = F.pad(images, (before, after, before, after), mode="reflect")
     elif min(images.shape[2:]) < kernel:
         raise ValueError(f"kernel must be at most the image size; got {kernel} for {list(images.shape)}.")
     windows = images.unfold(2, kernel, stride).unfold(3, kernel, stride)
@@ -119,8 +121,10 @@ def _leaves(pixels: npt.NDArray[np.float64], threshold: float, by_entropy: bool)
     """Number the quadtree's leaves: ``[H, W]`` of leaf indices. Compiled by Numba."""
     height, width = pixels.shape
     # A value's histogram bin covers [i/256, (i+1)/256); its look-up bin is the first grid point i/255 not below it.
+    # Both sides in float32, so that an 8-bit value k/255 falls into bin k whatever it was stored in.
     bins = np.minimum((pixels * 256).astype(np.int64), 255)
-    look_up = np.searchsorted(np.linspace(0, 1, 256), pixels.ravel()).reshape(height, width)
+    grid = np.linspace(0, 1, 256).astype(np.float32)
+    look_up = np.searchsorted(grid, pixels.astype(np.float32).ravel()).reshape(height, width)
     leaves = np.empty((height, width), dtype=np.int64)
     count = 0
     stack = [(0, height, 0, width, 0)]

@@ -28,7 +28,8 @@ def horizontal_lines(shape: tuple[int, int]) -> Mask:
     6400
     """
     mask = np.zeros(shape, dtype=bool)
-    mask[[round(row * shape[0] / 320) for row in range(100, 300, 10)]] = True
+    rows = [round(row * shape[0] / 320) for row in range(100, 300, 10)]
+    mask[[row for row in rows if row < shape[0]]] = True
     return mask
 
 
@@ -110,6 +111,6 @@ def polygon_mask(polygon: Sequence[Point], shape: tuple[int, int]) -> Mask:
     inside = np.zeros(shape, dtype=bool)
     for (r0, c0), (r1, c1) in zip(np.roll(vertices, 1, axis=0), vertices, strict=True):
         crosses = (r0 > rows) != (r1 > rows)
-        if crosses.any():
-            inside ^= crosses & (cols < c0 + (rows - r0) * (c1 - c0) / (r1 - r0))
+        left = (cols - c0) * abs(r1 - r0) < (rows - r0) * (c1 - c0) * np.sign(r1 - r0)
+        inside ^= crosses & left
     return inside
