@@ -1,0 +1,274 @@
+"""Codes on disk: safetensors shards, each with a side-car and a marker that says it is complete."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pywt
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from monai_deepfixcx import __version__
+from monai_deepfixcx.codecs import Codec, codec_from_config
+
+_FORMAT = 1
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Row(TypedDict):
+    """What a store says about one code: a pseudonym and what decoding needs. Nothing else may be stored."""
+
+    id: str
+    spatial_shape: list[int]
+
+
+class CodeItem(TypedDict):
+    """One code and its row."""
+
+    code: Tensor
+    id: str
+    spatial_shape: list[int]
+
+
+@dataclass(frozen=True)
+class ShardProblem:
+    """A shard that is not what its marker says."""
+
+    shard: str
+    problem: str
+
+
+class CodeStore(Dataset[CodeItem]):
+    """A folder of codes made by one codec; a map-style dataset of ``{"code" [C, D], "id", "spatial_shape"}``.
+
+    ``store.json`` names the codec. ``shards/NAME.safetensors`` holds codes ``[N, C, D]``, ``NAME.jsonl`` their rows,
+    and ``NAME.done.json`` the hashes of both: a shard counts only once its marker is there, so that a killed writer leaves
+    nothing half-written behind. Several processes may append to one store, each its own shards.
+
+    Args:
+        folder: of an existing store; use `CodeStore.open` to create one.
+
+    Raises:
+        FileNotFoundError: there is no store in the folder.
+        ValueError: the store was written by a newer release or is damaged.
+
+    >>> import tempfile
+    >>> from monai_deepfixcx.codecs import DeepFixCXCodec
+    >>> codec = DeepFixCXCodec(levels=2, patch_size=3)
+    >>> store = CodeStore.open(tempfile.mkdtemp(), codec)
+    >>> codes = codec.encode(torch.rand(2, 1, 32, 32))
+    >>> store.append("first", codes, [{"id": name, "spatial_shape": [32, 32]} for name in "ab"])
+    >>> len(store), store[1]["id"], store[1]["code"].shape, store.verify()
+    (2, 'b', torch.Size([1, 144]), [])
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        try:
+            manifest = json.loads((self.folder / "store.json").read_text())
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.folder} is no code store: it has no store.json.") from None
+        except ValueError:
+            raise ValueError(f"{self.folder / 'store.json'} is damaged: it is not JSON.") from None
+        if manifest["format"] != _FORMAT:
+            raise ValueError(
+                f"{self.folder} has store format {manifest['format']}, this release reads {_FORMAT}: "
+                "upgrade monai-deepfixcx."
+            )
+        self.codec = codec_from_config(manifest["codec"])
+        self.fingerprint: str = manifest["fingerprint"]
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], codec: Codec | None = None) -> "CodeStore":
+        """Open a store, or create it when `codec` is given and the folder has none.
+
+        Args:
+            folder: of the store.
+            codec: to append codes of it; `None` to read only.
+
+        Raises:
+            FileNotFoundError: there is no store and no codec to create one with.
+            ValueError: the store holds codes of another configuration.
+        """
+        manifest = Path(folder) / "store.json"
+        if codec is not None and not manifest.exists():
+            (manifest.parent / "shards").mkdir(parents=True, exist_ok=True)
+            content = {"format": _FORMAT, "codec": codec.config(), "fingerprint": codec.fingerprint()}
+            _write_durably(manifest, json.dumps({**content, "versions": _versions()}, indent=2).encode())
+        store = cls(folder)
+        if codec is not None and codec.fingerprint() != store.fingerprint:
+            there, here = store.codec.config(), codec.config()
+            differing = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
+            changes = ", ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in differing)
+            raise ValueError(
+                f"{store.folder} holds codes of another configuration ({changes or 'other learned parameters'}). "
+                "Codes of two configurations do not mix: write into another folder."
+            )
+        return store
+
+    def append(self, name: str, codes: Tensor, rows: Sequence[Row]) -> None:
+        """Write one shard, whole or not at all; a shard of that name is replaced.
+
+        Args:
+            name: of the shard: letters, digits, ``_`` and ``-``.
+            codes: ``[N, C, D]``, floating point.
+            rows: N rows.
+
+        Raises:
+            ValueError: a bad name, or codes and rows that do not fit each other.
+            OSError: the disk is full, or the folder not writable.
+        """
+        if not _SHARD_NAME.fullmatch(name):
+            raise ValueError(f"name must be letters, digits, '_' and '-'; got {name!r}.")
+        if codes.ndim != 3 or len(codes) != len(rows) or not rows:
+            raise ValueError(f"codes must be [N, C, D] with N >= 1 rows; got {list(codes.shape)} and {len(rows)} rows.")
+        for row in rows:
+            if set(row) != {"id", "spatial_shape"}:
+                raise ValueError(f"a row must hold id and spatial_shape, nothing else; got {sorted(row)}.")
+        parts = {
+            "safetensors": save({"codes": codes.detach().cpu().contiguous()}),
+            "jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
+        }
+        for suffix, content in parts.items():
+            _write_durably(self._shards / f"{name}.{suffix}", content)
+        marker = {
+            "rows": len(rows),
+            "sha256": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in parts.items()},
+            "fingerprint": self.fingerprint,
+            "versions": _versions(),
+        }
+        _write_durably(self._shards / f"{name}.done.json", json.dumps(marker, indent=2).encode())
+        self.refresh()
+
+    def read(self, name: str) -> tuple[Tensor, list[Row]]:
+        """All codes ``[N, C, D]`` and rows of one shard.
+
+        Raises:
+            KeyError: no complete shard of that name.
+        """
+        if name not in self.shards:
+            raise KeyError(f"no complete shard {name!r} in {self.folder}.")
+        with safe_open(self._shards / f"{name}.safetensors", framework="pt") as tensors:
+            return tensors.get_tensor("codes"), self._rows_of_shards[name]
+
+    def verify(self) -> list[ShardProblem]:
+        """Hash every shard again; the shards that are not as they were written, with what is wrong."""
+        return [ShardProblem(name, problem) for name in self.shards if (problem := self._problem_of(name))]
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """The complete shards' names, sorted."""
+        return sorted(path.name.removesuffix(".done.json") for path in self._shards.glob("*.done.json"))
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every code's row, in the order of the dataset."""
+        return [row for rows in self._rows_of_shards.values() for row in rows]
+
+    def refresh(self) -> None:
+        """Look again at what is on disk; another process may have appended."""
+        for cached in ("shards", "rows", "_rows_of_shards", "_places", "_index_of", "_open_shards"):
+            self.__dict__.pop(cached, None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> CodeItem:
+        row = self.rows[index]
+        name, offset = self._places[index]
+        if name not in self._open_shards:
+            self._open_shards[name] = safe_open(self._shards / f"{name}.safetensors", framework="pt")
+        # A copy: a slice of the mapped file would hold the whole shard in memory when pickled.
+        code = self._open_shards[name].get_slice("codes")[offset].clone()
+        return {"code": code, **row}
+
+    def __iter__(self) -> Iterator[CodeItem]:
+        return (self[index] for index in range(len(self)))
+
+    def datalist(self) -> list[dict[str, Any]]:
+        """One MONAI datalist item a code: ``{"code": "FOLDER#INDEX", "id", "spatial_shape"}``; see `LoadCoded`."""
+        return [{"code": f"{self.folder}#{row['id']}", **row} for row in self.rows]
+
+    def code_of(self, identifier: str) -> Tensor:
+        """The code ``[C, D]`` of a row's id.
+
+        Raises:
+            KeyError: no such id in the store.
+        """
+        if identifier not in self._index_of:
+            raise KeyError(f"no code with id {identifier!r} in {self.folder}.")
+        return self[self._index_of[identifier]]["code"]
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Size of the shards, side-cars and markers, in bytes."""
+        return sum(path.stat().st_size for path in self._shards.iterdir())
+
+    @property
+    def _shards(self) -> Path:
+        return self.folder / "shards"
+
+    @cached_property
+    def _places(self) -> list[tuple[str, int]]:
+        return [(name, offset) for name, rows in self._rows_of_shards.items() for offset in range(len(rows))]
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {row["id"]: index for index, row in enumerate(self.rows)}
+
+    @cached_property
+    def _open_shards(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _rows_of_shards(self) -> dict[str, list[Row]]:
+        side_cars = {name: (self._shards / f"{name}.jsonl").read_text() for name in self.shards}
+        return {name: [json.loads(line) for line in text.splitlines()] for name, text in side_cars.items()}
+
+    def _problem_of(self, name: str) -> str | None:
+        try:
+            marker: Mapping[str, Any] = json.loads((self._shards / f"{name}.done.json").read_text())
+            hashes = dict(marker["sha256"])
+            if marker["fingerprint"] != self.fingerprint:
+                return "was written by another configuration"
+        except (ValueError, KeyError, TypeError):
+            return "its marker is damaged"
+        for suffix, expected in hashes.items():
+            path = self._shards / f"{name}.{suffix}"
+            if not path.exists():
+                return f"{path.name} is missing"
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    return f"{path.name} has changed since it was written"
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files do not travel to worker processes.
+        return {key: value for key, value in self.__dict__.items() if key != "_open_shards"}
+
+
+def _versions() -> dict[str, str]:
+    return {"monai-deepfixcx": __version__, "torch": torch.__version__, "PyWavelets": pywt.__version__}
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Write and fsync a temporary file, then put it in place: readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
