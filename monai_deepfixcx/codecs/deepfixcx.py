@@ -207,5 +207,5 @@ def _cut_patches(subbands: Tensor, grid: Sequence[int]) -> Tensor:
 def _crop_centre(images: Tensor, spatial_shape: Sequence[int]) -> Tensor:
     for axis, size in enumerate(spatial_shape, start=2):
         # Python's half-to-even rounding is part of the method.
-        images = images.narrow(axis, round((images.shape[axis] - size) / 2), size)
+        images = images.narrow(axis, round((int(images.shape[axis]) - size) / 2), size)
     return images

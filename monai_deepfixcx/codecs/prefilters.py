@@ -50,6 +50,8 @@ def quantile_pool(
     elif min(images.shape[2:]) < kernel:
         raise ValueError(f"kernel must be at most the image size; got {kernel} for {list(images.shape)}.")
     windows = images.unfold(2, kernel, stride).unfold(3, kernel, stride)
+    if torch.compiler.is_exporting():  # an exported program must not split by the batch size it was traced with
+        return _quantile(windows.flatten(-2), quantile)
     rows_at_once = max(1, _WINDOW_VALUES // max(1, windows[:, :, :1].numel()))
     return torch.cat([_quantile(part.flatten(-2), quantile) for part in windows.split(rows_at_once, dim=2)], dim=2)
 
