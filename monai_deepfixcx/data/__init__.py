@@ -1,6 +1,25 @@
-"""Images in, codes on disk, and data lists."""
+"""Images in, codes on disk, and data lists.
 
-from monai_deepfixcx.data.code_store import CodeItem, CodeStore, Row, ShardProblem
-from monai_deepfixcx.data.load_code import LoadCode, LoadCodeD, LoadCoded, LoadCodeDict
+Names load on first use: a worker that only encodes files need not wait for MONAI.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_deepfixcx.data.code_store import CodeItem, CodeStore, Row, ShardProblem
+    from monai_deepfixcx.data.load_code import LoadCode, LoadCodeD, LoadCoded, LoadCodeDict
+
+_HOMES = {
+    "code_store": ("CodeItem", "CodeStore", "Row", "ShardProblem"),
+    "load_code": ("LoadCode", "LoadCodeD", "LoadCodeDict", "LoadCoded"),
+}
 
 __all__ = ["CodeItem", "CodeStore", "LoadCode", "LoadCodeD", "LoadCodeDict", "LoadCoded", "Row", "ShardProblem"]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,51 @@
+# One virtual environment, made once and again whenever what it is made from changes.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?=
+
+.PHONY: install test test-full lint types doctest wheel demo golden clean
+
+install: $(STAMP)
+
+# torch first and pinned: left to itself, pip would bring the newest build with several GB of CUDA packages.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2
+
+test-full: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+doctest: $(STAMP)
+	$(BIN)/python -m pytest -q --doctest-modules monai_deepfixcx
+
+# The wheel must work where only its own requirements are installed.
+wheel: $(STAMP)
+	rm -rf build/wheel
+	$(BIN)/python -m build --wheel --outdir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/deepfixcx doctor && venv/bin/deepfixcx --help > /dev/null
+
+demo: $(STAMP)
+	$(BIN)/deepfixcx demo $(if $(DATA),--data "$(DATA)")
+
+golden: $(STAMP)
+	$(BIN)/python -m tests.make_golden
+
+clean:
+	rm -rf $(VENV) build dist demo-out demo-out-private *.egg-info

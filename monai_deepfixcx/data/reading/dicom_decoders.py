@@ -1,0 +1,249 @@
+"""Stored pixel values out of a DICOM file, the same whichever decoder is installed.
+
+ITK is asked first because it is always installed; python-gdcm, Pillow and pylibjpeg follow through pydicom.
+ITK's DICOM reader applies the rescale slope and inverts MONOCHROME1 on its own. It therefore never sees
+the file: each compressed frame is handed to it inside a new DICOM object that says nothing but how the
+frame is coded, so what comes back are stored values and polarity is decided in one place.
+
+This module is also the pydicom decoding plugin for ITK: `is_available`, `DECODER_DEPENDENCIES` and
+`decode_frame_with_itk` are what pydicom asks of a plugin.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from .stored_image import UnreadableImage
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+    from pydicom.pixels.decoders.base import DecodeRunner
+    from pydicom.uid import UID
+
+DECODERS = ("pydicom", "itk", "gdcm", "pillow", "pylibjpeg")
+
+_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # Baseline and Extended: 8 or 12 bits
+_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_ITK_SYNTAXES = _JPEG + _JPEG_LOSSLESS + _JPEG_LS + _JPEG_2000
+_HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
+_SELF_DESCRIBING = _JPEG_LS + _JPEG_2000  # the code stream, not the header, says how many bits there are
+
+DECODER_DEPENDENCIES = {syntax: ("itk-io>=5.4",) for syntax in _ITK_SYNTAXES}
+_ITK_TYPES = {"uint8": "UC", "int16": "SS", "uint16": "US"}
+
+
+def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODERS) -> tuple[NDArray[Any], str]:
+    """Decode every frame to the words that were stored, before any look-up table.
+
+    Args:
+        header: The elements of the Image Pixel module and the pixel data.
+        syntax: The transfer syntax of the pixel data.
+        decoders: The decoders that may be used, in order.
+
+    Returns:
+        Words ``[rows, columns]``, with a leading frame axis if there are several frames and a trailing
+        sample axis if there are several samples; and their photometric interpretation, RGB for YBR.
+
+    Raises:
+        UnreadableImage: If the pixel data are cut off, or no decoder here understands them; the transfer
+            syntax and the package that would help are named.
+    """
+    if not syntax.is_encapsulated:
+        _check_length(header)
+        return _decode(header, syntax, "native")
+    precision = _check_code_streams(header, syntax)
+    if precision > 8:
+        # ITK complains on stderr of 12-bit JPEG and returns an array all the same; no other free decoder reads it.
+        decoders = [name for name in decoders if name == "pylibjpeg"]
+    usable = [name for name in decoders if _has_decoder(syntax, name)]
+    for name in usable:
+        try:
+            return _decode(header, syntax, name)
+        except Exception:  # whatever stops one decoder is a reason to ask the next
+            continue
+    raise UnreadableImage(_cannot_decode(syntax, precision, usable))
+
+
+def keeps_unused_bits(syntax: UID) -> bool:
+    """Whether bits above Bits Stored may hold something else, such as an overlay."""
+    return syntax not in _SELF_DESCRIBING
+
+
+def is_available(uid: str) -> bool:
+    """Whether ITK is installed and knows the transfer syntax `uid`; part of pydicom's plugin protocol."""
+    return uid in _ITK_SYNTAXES and importlib.util.find_spec("itk") is not None
+
+
+def decode_frame_with_itk(code: bytes, runner: DecodeRunner) -> bytes:
+    """Decode one compressed frame to its stored values; part of pydicom's plugin protocol.
+
+    Args:
+        code: The code stream of one frame.
+        runner: pydicom's description of the frame.
+
+    Returns:
+        The stored values, row by row, the samples of a pixel side by side.
+    """
+    import itk
+
+    precision = runner.get_option("j2k_precision", runner.get_option("jls_precision"))
+    if precision is not None:
+        runner.set_option("bits_allocated", 8 if precision <= 8 else 16)
+    with _readable_path(_bare_dicom(code, runner, precision or runner.bits_stored)) as path:
+        # A vector image, because 16-bit RGB is not among the scalar types ITK ships for Python.
+        pixel = getattr(itk, _ITK_TYPES[runner.pixel_dtype.name])
+        reader = itk.ImageFileReader[itk.VectorImage[pixel, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=path)
+        reader.Update()
+        values = itk.array_from_image(reader.GetOutput())
+    if values.size != runner.frame_length(unit="pixels"):
+        raise ValueError(f"expected {runner.frame_length(unit='pixels')} values; got {values.size}")
+    if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # undone by the JPEG 2000 decoder itself
+        runner.set_option("photometric_interpretation", "RGB")
+    runner.set_option("planar_configuration", 0)
+    return bytes(values.astype(runner.pixel_dtype, copy=False).tobytes())
+
+
+def _decode(header: Dataset, syntax: UID, name: str) -> tuple[NDArray[Any], str]:
+    from pydicom.pixels.decoders.base import Decoder, get_decoder
+
+    decoder = get_decoder(syntax)
+    if name == "itk":
+        decoder = Decoder(syntax)  # our own, so that pydicom's shared one stays as it is
+        decoder.add_plugin("itk", (__name__, "decode_frame_with_itk"))
+    plugin = "" if name == "native" else name
+    options: dict[str, Any] = {"allow_excess_frames": False}
+    if keeps_unused_bits(syntax):
+        options["correct_unused_bits"] = False  # padding is looked for in whole words first
+    words, properties = decoder.as_array(header, decoding_plugin=plugin, **options)
+    return words, str(properties["photometric_interpretation"])
+
+
+def _has_decoder(syntax: UID, name: str) -> bool:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    if name == "itk":
+        return is_available(syntax)
+    try:
+        return name in get_decoder(syntax).available_plugins
+    except NotImplementedError:  # pydicom knows no decoder for this syntax: video, JPEG XL, private ones
+        return False
+
+
+def _check_length(header: Dataset) -> None:
+    """Refuse native pixel data that end early; more bytes than needed do no harm."""
+    keyword = next(k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in header)
+    samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else header.SamplesPerPixel
+    bits = {"PixelData": header.BitsAllocated, "FloatPixelData": 32, "DoubleFloatPixelData": 64}[keyword]
+    frames = int(header.get("NumberOfFrames") or 1)
+    needed = -(-frames * header.Rows * header.Columns * samples * bits // 8)
+    there = len(header[keyword].value or b"")
+    if there < needed:
+        raise UnreadableImage(f"truncated: {there:,} of {needed:,} pixel bytes are there")
+
+
+def _check_code_streams(header: Dataset, syntax: UID) -> int:
+    """Refuse missing or cut-off frames, which some decoders fill with grey; return JPEG's bits per sample."""
+    from pydicom.encaps import generate_frames
+
+    frames = int(header.get("NumberOfFrames") or 1)
+    offsets = tuple(header[k].value for k in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths") if k in header)
+    try:
+        streams = list(
+            generate_frames(
+                header.PixelData, number_of_frames=frames, extended_offsets=offsets if len(offsets) == 2 else None
+            )
+        )
+    except Exception:
+        raise UnreadableImage("damaged: the compressed pixel data are not a sequence of frames") from None
+    if len(streams) < frames:
+        raise UnreadableImage(f"truncated: {len(streams)} of {frames} frames are there")
+    if syntax in _ITK_SYNTAXES:
+        for number, stream in enumerate(streams[:frames], 1):
+            if not stream.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):  # after fill bytes: end of image
+                raise UnreadableImage(f"truncated: compressed frame {number} of {frames} has no end marker")
+    return max(map(_jpeg_precision, streams[:frames])) if syntax in _JPEG else 8
+
+
+def _jpeg_precision(stream: bytes) -> int:
+    """Bits per sample from the frame header (ITU-T T.81, B.2.2); the DICOM header may say otherwise."""
+    at = 2
+    while at + 4 < len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOF0 to SOF15, not DHT, JPG, DAC
+            return stream[at + 4]
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    raise UnreadableImage("damaged: the JPEG code stream has no frame header")
+
+
+def _bare_dicom(code: bytes, runner: DecodeRunner, precision: int) -> bytes:
+    """A DICOM file that holds one compressed frame and nothing that ITK would act upon."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import UID, SecondaryCaptureImageStorage
+
+    bare = Dataset()
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = runner.transfer_syntax
+    bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID = SecondaryCaptureImageStorage
+    bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID = UID("2.25.1")
+    bare.Rows, bare.Columns = runner.rows, runner.columns
+    bare.SamplesPerPixel = runner.samples_per_pixel
+    # Never MONOCHROME1, PALETTE COLOR or YBR, or ITK would convert; pydicom converts the colour for all decoders.
+    bare.PhotometricInterpretation = "MONOCHROME2" if runner.samples_per_pixel == 1 else "RGB"
+    if runner.samples_per_pixel > 1:
+        bare.PlanarConfiguration = 0
+    bare.BitsAllocated = runner.bits_allocated
+    bare.BitsStored, bare.HighBit = precision, precision - 1
+    bare.PixelRepresentation = runner.pixel_representation
+    bare.PixelData = encapsulate([code])
+    bare["PixelData"].VR = "OB"
+    bare["PixelData"].is_undefined_length = True
+    file = io.BytesIO()
+    bare.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+@contextmanager
+def _readable_path(data: bytes) -> Iterator[str]:
+    """A path under which `data` can be read while the context lasts; in memory where the system can."""
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        with os.fdopen(os.memfd_create("frame"), "wb") as file:
+            file.write(data)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    with tempfile.TemporaryDirectory() as folder:  # only its owner may enter it, and it goes at once
+        path = Path(folder) / "frame"
+        path.write_bytes(data)
+        yield str(path)
+
+
+def _cannot_decode(syntax: UID, precision: int, tried: Sequence[str]) -> str:
+    name = syntax.name if syntax.name != syntax else "unknown"
+    what = f"transfer syntax {name} ({syntax})" + (f" with {precision} bits" if precision > 8 else "")
+    if tried:
+        return f"damaged pixel data: {what} was refused by {', '.join(tried)}; {_help(syntax, precision, tried)}"
+    return f"no decoder for {what}; {_help(syntax, precision, tried)}"
+
+
+def _help(syntax: UID, precision: int, tried: Sequence[str]) -> str:
+    if syntax not in _ITK_SYNTAXES + _HTJ2K:
+        return "no Python package we know reads it: convert the file to Explicit VR Little Endian first"
+    packages = {"itk": "itk-io", "gdcm": "python-gdcm (monai-deepfixcx[gdcm])"}
+    if precision > 8:
+        packages = {"pylibjpeg": "pylibjpeg pylibjpeg-libjpeg (GPL-3.0, so it is yours to choose)"}
+    elif syntax in _HTJ2K:
+        packages = {"pylibjpeg": "pylibjpeg pylibjpeg-openjpeg"}
+    missing = [package for decoder, package in packages.items() if decoder not in tried]
+    return f"pip install {' or '.join(missing)} would help" if missing else "ask its source for another copy"

@@ -1,0 +1,233 @@
+"""Read an image file of any supported format, or a DICOM series, in one polarity and on one scale."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dicom_geometry import stack_slices
+from .dicom_pixels import read_dicom
+from .nifti_files import is_nifti, read_nifti, unzip_head
+from .picture_files import read_picture, read_tiff
+from .stored_image import Color, Scale, StoredImage, UnreadableImage, check_options, scale_image
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Format: TypeAlias = Literal["dicom", "nifti", "picture", "tiff"]
+
+_HEAD = 4096
+_OTHERS = {
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"RIFF": "WebP or AVI",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"%PDF": "PDF",
+    b"PK\x03\x04": "ZIP",
+    b"\x1f\x8b": "gzip",
+    b"NRRD": "NRRD",
+    b"\x93NUMPY": "NumPy",
+    b"\x89HDF": "HDF5",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """An image in one polarity (more X-ray absorption is brighter) and on one scale, without its header."""
+
+    pixels: NDArray[np.float32] = field(repr=False)
+    """``[C, rows, columns]``, ``[C, rows, columns, frames]`` or, from a NIfTI volume, ``[C, X, Y, Z]``."""
+    affine: NDArray[np.float64]
+    """``[4, 4]``: array index (the axes after C, then 0 if there are two) to RAS millimetres."""
+    source_bytes: int
+    """Size of the file, or of all files of a series."""
+    modality: str | None
+    """DICOM's short code (``"CR"``); None for other formats."""
+    polarity_inverted: bool
+    """Whether stored high values were dark (MONOCHROME1, Presentation LUT Shape INVERSE, TIFF's MinIsWhite)."""
+    scale: Scale
+    """The rule that was used; never "auto"."""
+    scaling: tuple[float, float] | None
+    """The values, after the modality LUT, that became 0 and 1; None for "none"."""
+
+
+def read_image(path: PathLike, *, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
+    """Read a DICOM, NIfTI, PNG, JPEG or TIFF file, or a folder with one DICOM series.
+
+    What a file is, is decided by its content; its name matters only for a DICOM file without the "DICM" mark.
+    Images are ``[rows, columns]`` as displayed, unlike those of MONAI's own readers, which swap the axes.
+
+    High values are bright: MONOCHROME1 and Presentation LUT Shape INVERSE are inverted once, whichever of the
+    two or both a file states, and so is TIFF's MinIsWhite.
+
+    ==========  ======================================================================================
+    `scale`     what becomes 0 and what becomes 1
+    ==========  ======================================================================================
+    "range"     The lowest and highest value the stored type can hold: Bits Stored of a DICOM, 8 or 16
+                bits of a picture, the integer type of a NIfTI; taken through the modality LUT (slope
+                and intercept, or table). Not for floating point.
+    "minmax"    The lowest and highest finite value of this image, or volume, outside padding. An image
+                of one value becomes 0.
+    "window"    The ends of the file's first VOI LUT or, without one, of its first window; the window's
+                own function between them. An error if the file has none.
+    "none"      Nothing: values after the modality LUT. Where they are to be inverted, v becomes
+                low + high - v, with the ends of "range" (of the image, for floating point).
+    "auto"      "range" for pictures of 8 or 16 bits and for DICOM that is projection X-ray (CR, DX, RG,
+                RF, XA, MG, IO, PX, DR, SC), colour, or stored in 8 bits; "minmax" for everything else
+                (CT, MR, NIfTI, floating point, 32 bits).
+    ==========  ======================================================================================
+
+    Values beyond the ends are clipped by "range" and "window". NaN and infinity stay. Pixels that DICOM marks
+    as padding (Pixel Padding Value) become 0, except under "none".
+
+    Args:
+        path: The file or folder.
+        color: "grey" makes one channel, of colour by ITU-R BT.601 luma (0.299 R + 0.587 G + 0.114 B);
+            "keep" leaves three channels where there is colour. Transparency is dropped either way.
+        scale: A rule of the table.
+
+    Returns:
+        Pixels ``[C, *spatial]`` and what little a header says that identifies nobody.
+
+    Raises:
+        UnreadableImage: If this is no image, is damaged, cut off or empty, needs a decoder that is not
+            installed, or lacks what `scale` asks for.
+        ValueError: If `color` or `scale` is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(np.array([[0, 51], [102, 255]], np.uint8)).save(folder + "/a.png")
+        ...     image = read_image(folder + "/a.png")
+        >>> image.pixels
+        array([[[0. , 0.2],
+                [0.4, 1. ]]], dtype=float32)
+        >>> image.scale, image.scaling
+        ('range', (0.0, 255.0))
+    """
+    check_options(color, scale)
+    if Path(path).is_dir():
+        return read_series(_dicom_files(Path(path)), color=color, scale=scale)
+    data, file_format = _load(Path(path))
+    return _radiograph(_decode(data, file_format), len(data), color, scale)
+
+
+def read_series(paths: Sequence[PathLike], *, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
+    """Read the slices of one DICOM series, in any order, as a volume [rows, columns, slices].
+
+    The slices are sorted along their normal and scaled together. A single file is read as `read_image` reads it.
+
+    Args:
+        paths: One file for each slice.
+        color: As in `read_image`.
+        scale: As in `read_image`; each slice goes through its own window.
+
+    Raises:
+        UnreadableImage: If the files are not evenly spaced slices of one series, or one cannot be read.
+        ValueError: If `color` or `scale` is unknown, or there is no path.
+    """
+    check_options(color, scale)
+    if not paths:
+        raise ValueError("paths must name at least one file; got none")
+    if len(paths) == 1:
+        return read_image(paths[0], color=color, scale=scale)
+    slices, size = [], 0
+    for path in paths:
+        data, file_format = _load(Path(path))
+        if file_format != "dicom":
+            raise UnreadableImage("not a series: several files make one image only if all of them are DICOM")
+        slices.append(read_dicom(data))
+        size += len(data)
+    return _radiograph(stack_slices(slices), size, color, scale)
+
+
+def recognize(path: PathLike) -> Format:
+    """What a file is, by its first bytes.
+
+    Args:
+        path: A file.
+
+    Raises:
+        UnreadableImage: If it cannot be opened or is none of the supported formats.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _recognize(file.read(_HEAD), Path(path).suffix)
+    except OSError as error:  # its own message would show the path
+        raise UnreadableImage(f"cannot be opened: {error.strerror or type(error).__name__}") from None
+
+
+def _load(path: Path) -> tuple[bytes, Format]:
+    file_format = recognize(path)  # before reading what may be gigabytes of something else
+    try:
+        return path.read_bytes(), file_format
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def _recognize(head: bytes, suffix: str) -> Format:
+    if not head:
+        raise UnreadableImage("empty file (0 bytes)")
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        return "picture"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if is_nifti(unzip_head(head, _HEAD) if head[:2] == b"\x1f\x8b" else head):
+        return "nifti"
+    if _may_lack_the_mark(head, suffix):
+        return "dicom"
+    raise UnreadableImage(f"not an image: {_what_else(head)}")
+
+
+def _may_lack_the_mark(head: bytes, suffix: str) -> bool:
+    """Whether this is a DICOM data set without preamble; files named by a UID have a number for a suffix."""
+    starts = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0", b"\0\x08\0\x05")
+    named = suffix.lower() in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()
+    return named and head.startswith(starts)
+
+
+def _what_else(head: bytes) -> str:
+    for start, name in _OTHERS.items():
+        if head.startswith(start):
+            return f"{name} files are not supported; convert it to DICOM, NIfTI, PNG or TIFF"
+    if head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0":
+        return "a NIfTI header without its image; convert the .hdr/.img pair to one .nii"
+    if sum(byte >= 32 or byte in b"\t\n\r" for byte in head) > 0.98 * len(head) and head.isascii():
+        return "starts with text"
+    return "unknown file type"
+
+
+def _decode(data: bytes, file_format: Format) -> StoredImage:
+    if file_format == "dicom":
+        return read_dicom(data)[0]
+    return {"nifti": read_nifti, "picture": read_picture, "tiff": read_tiff}[file_format](data)
+
+
+def _radiograph(image: StoredImage, size: int, color: Color, scale: Scale) -> Radiograph:
+    if image.warning:
+        warnings.warn(image.warning, UserWarning, stacklevel=3)
+    pixels, rule, scaling = scale_image(image, color, scale)
+    return Radiograph(pixels, image.affine, size, image.modality, image.inverted, rule, scaling)
+
+
+def _dicom_files(folder: Path) -> list[Path]:
+    """The files of a folder that look like DICOM; viewers and export tools leave others beside them."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.is_file() and path.name != "DICOMDIR" and recognize(path) == "dicom":
+                found.append(path)
+        except UnreadableImage:
+            continue
+    if not found:
+        raise UnreadableImage("a folder without DICOM files")
+    return found

@@ -1,0 +1,98 @@
+"""The main job on real images that come with Python packages; nothing is fetched at run time."""
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_deepfixcx.codecs import Codec, DeepFixCXCodec, HeartSpotCodec
+from monai_deepfixcx.data.code_store import CodeStore
+from monai_deepfixcx.pipeline.inspect import draw
+from monai_deepfixcx.pipeline.privatize import Summary, privatize, settings_for
+from monai_deepfixcx.pipeline.workspace import Workspace, WorkspaceError
+
+_SIZE = 320
+_CHEST = "RG1_UNCR.dcm"
+_BRAIN = "brain.nii.gz"
+_PYDICOM_FILES = (_CHEST, "RG1_J2KR.dcm", "RG3_UNCR.dcm")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of the demo that is done.
+
+    Attributes:
+        title: what it was.
+        codec: it encoded with.
+        summary: of the run.
+        damaged: shards that did not verify.
+        pictures: to look at.
+    """
+
+    title: str
+    codec: Codec
+    summary: Summary
+    damaged: int
+    pictures: list[Path]
+
+
+def run_demo(data: Path | None, output: Path) -> Iterator[Step]:
+    """Privatize the demo images, and the folder `data` if given; leave stores and pictures in `output`.
+
+    The radiographs are joined by a truncated copy and a text file named .dcm, to show what becomes of them.
+
+    Raises:
+        WorkspaceError: the packages with the images are missing, or `data` or `output` cannot be used.
+    """
+    images = output / "images"
+    shutil.rmtree(output, ignore_errors=True)
+    _gather(images / "radiographs", images / "volumes")
+    deepfixcx, heartspot = DeepFixCXCodec(4, 5), HeartSpotCodec("rhline+heart", (_SIZE, _SIZE))
+    chest = images / "radiographs" / _CHEST
+    brain = images / "volumes" / _BRAIN
+    yield _run("radiographs with DeepFixCX", images / "radiographs", output / "deepfixcx", deepfixcx, _SIZE, chest)
+    yield _run("radiographs with HeartSpot", images / "radiographs", output / "heartspot", heartspot, _SIZE, chest)
+    volumes = DeepFixCXCodec(2, 4, spatial_dims=3)
+    yield _run("a brain volume with DeepFixCX in 3-D", images / "volumes", output / "volumes", volumes, None, brain)
+    if data is not None:
+        yield _run(f"{data} with DeepFixCX", data, output / "yours", DeepFixCXCodec(2, 5), None, None)
+
+
+def _gather(radiographs: Path, volumes: Path) -> None:
+    """Copy the real images that the packages bring, and put two bad files beside them."""
+    import nibabel
+    from pydicom.data import get_testdata_file
+
+    radiographs.mkdir(parents=True)
+    volumes.mkdir()
+    photograph = _package_folder("deid_data") / "data" / "animals" / "cat.dcm"
+    sources = [get_testdata_file(name, download=False) for name in _PYDICOM_FILES]
+    brain = _package_folder("nibabel") / "tests" / "data" / "example4d.nii.gz"
+    for path in (*sources, photograph, brain):
+        if path is None or not Path(str(path)).exists():
+            raise WorkspaceError('the demo images are missing: pip install "monai-deepfixcx[demo]".')
+    for path in (*sources, photograph):
+        shutil.copy(str(path), radiographs)
+    content = (radiographs / _CHEST).read_bytes()
+    (radiographs / "truncated.dcm").write_bytes(content[: len(content) // 3])
+    (radiographs / "not-an-image.dcm").write_text("A text file that somebody named .dcm.\n")
+    image = nibabel.Nifti1Image.from_filename(brain)
+    nibabel.save(image.slicer[..., 0], volumes / _BRAIN)
+
+
+def _package_folder(name: str) -> Path:
+    specification = importlib.util.find_spec(name)
+    if specification is None or specification.origin is None:
+        raise WorkspaceError('the demo images are missing: pip install "monai-deepfixcx[demo]".')
+    return Path(specification.origin).parent
+
+
+def _run(title: str, source: Path, output: Path, codec: Codec, size: int | None, shown: Path | None) -> Step:
+    workspace = Workspace.open(source, output)
+    summary = privatize(workspace, codec, settings_for(codec, size=size, images=True))
+    pictures = []
+    if shown is not None:
+        pictures.append(output.with_name(f"{output.name}.png"))
+        draw(shown, pictures[0], codec, size)
+    return Step(title, codec, summary, len(CodeStore.open(output).verify()), pictures)

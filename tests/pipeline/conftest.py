@@ -1,0 +1,71 @@
+"""A folder as hospitals have them, and the command run in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from monai_deepfixcx import cli
+from tests import reference
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``deepfixcx`` with these arguments; its exit status, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["deepfixcx", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return status, captured.out, captured.err
+
+    return run
+
+
+def write_picture(path: Path, seed: int, size: tuple[int, int] = (64, 72)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((reference.golden_image(seed, (1, 1, *size))[0, 0] * 255).astype(np.uint8)).save(path)
+
+
+GOOD = ["ward-a/scan.png", "ward-b/scan.png", "ward-b/scan.jpg", "ward-c/deep.tif"]
+BAD = {
+    "cut.png": "truncated",
+    "empty.dcm": "empty file",
+    "letter.dcm": "not an image",
+    "nan.tif": "has NaN or infinite pixels",
+    "black.png": "all pixels have one value",
+    "tiny.png": "patch_size must be at most the subbands' size, 2x2 for a 8x8 image at levels=2; got 3x3",
+    "volume.nii.gz": "a 3-D image (12x14x10), and this run encodes 2-D ones: run again with --spatial-dims 3",
+}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Four good images, two of them of one name, and one of every kind of bad file; and a hidden one."""
+    folder = tmp_path / "in"
+    for seed, name in enumerate(GOOD[:3]):
+        write_picture(folder / name, seed)
+    (folder / "ward-c").mkdir()
+    tifffile.imwrite(folder / GOOD[3], (reference.golden_image(9, (1, 1, 80, 64))[0, 0] * 65535).astype(np.uint16))
+    write_picture(folder / "cut.png", 4, (200, 200))
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:9000])
+    (folder / "empty.dcm").touch()
+    (folder / "letter.dcm").write_text("Dear colleague, the images are on the disc.")
+    tifffile.imwrite(folder / "nan.tif", np.full((64, 64), np.nan, dtype=np.float32))
+    Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(folder / "black.png")
+    write_picture(folder / "tiny.png", 5, (8, 8))
+    volume = reference.golden_image(6, (1, 1, 12, 14, 10))[0, 0]
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-2.0, -2, 3, 1])), folder / "volume.nii.gz")
+    (folder / ".DS_Store").write_bytes(b"x")
+    return folder
