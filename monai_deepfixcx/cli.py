@@ -241,7 +241,7 @@ def doctor() -> None:
     findings = examine()
     for finding in findings:
         sign = "[green]yes[/]" if finding.works else "[red]NO[/]" if finding.required else "[yellow]no[/]"
-        table.add_row(sign, finding.what, finding.state, "" if finding.works else finding.remedy)
+        table.add_row(sign, finding.what, finding.state, "" if finding.works else _safe(finding.remedy))
     console.print(table)
     if any(finding.required and not finding.works for finding in findings):
         raise typer.Exit(FAILED)

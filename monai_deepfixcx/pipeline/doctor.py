@@ -4,7 +4,6 @@ import importlib
 import importlib.metadata
 import platform
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pydicom.data
 
-from monai_deepfixcx.data.reading import UnreadableImage, read_image
+from monai_deepfixcx.data.reading import UnreadableImage
+from monai_deepfixcx.pipeline.encode import read_quietly
 
 # A file that comes with pydicom for every way DICOM pixels are commonly stored, and whether its decoder is required.
 _DICOM_FILES = {
@@ -91,9 +91,7 @@ def _dicom_decoders() -> Iterator[Finding]:
 
 def _try_reading(what: str, path: Path, required: bool) -> Finding:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a test file without spacing is no finding
-            shape = read_image(path).pixels.shape
+        shape = read_quietly(path).pixels.shape
     except UnreadableImage as error:
         return Finding(what, False, "cannot be decoded", str(error), required)
     return Finding(what, True, f"decoded {'x'.join(map(str, shape))}", required=required)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monai_deepfixcx.codecs import Codec, codec_from_config
 from monai_deepfixcx.data.code_store import CodeStore, Row
-from monai_deepfixcx.data.reading import Color, Scale, UnreadableImage, read_image
+from monai_deepfixcx.data.reading import Color, Radiograph, Scale, UnreadableImage, read_image
 from monai_deepfixcx.pipeline.workspace import Entry, Workspace, shard_name
 
 
@@ -73,10 +73,7 @@ def encode_shard(
     for count, (identifier, source) in enumerate(shard.files.items(), start=1):
         path = workspace.source / source
         try:
-            with warnings.catch_warnings():
-                # Decoders' warnings may quote the header, and our own, about spacing, do not matter to a code.
-                warnings.simplefilter("ignore")
-                image = read_image(path, color=settings.color, scale=settings.scale)
+            image = read_quietly(path, settings.color, settings.scale)
             code, spatial_shape = encode_pixels(torch.from_numpy(image.pixels), codec, settings.size)
         except Exception as error:
             entries.append(Entry(identifier, source, reason=_reason(error)))
@@ -94,6 +91,13 @@ def encode_shard(
         codes = torch.stack([code for code, _ in items])
         store.append(f"{shard.name}-{'x'.join(map(str, shape))}", codes, [row for _, row in items])
     return entries
+
+
+def read_quietly(path: Path, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
+    """`read_image` without warnings: a decoder's may quote the header, ours (on spacing) do not matter to a code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_image(path, color=color, scale=scale)
 
 
 def encode_pixels(pixels: Tensor, codec: Codec, size: int | None = None) -> tuple[Tensor, tuple[int, ...]]:
