@@ -13,9 +13,25 @@ if TYPE_CHECKING:
 _HOMES = {
     "code_store": ("CodeItem", "CodeStore", "Row", "ShardProblem"),
     "load_code": ("LoadCode", "LoadCodeD", "LoadCodeDict", "LoadCoded"),
+    "radiograph_reader": ("RadiographReader",),
+    "reading": ("Radiograph", "UnreadableImage", "read_image", "read_series"),
 }
 
-__all__ = ["CodeItem", "CodeStore", "LoadCode", "LoadCodeD", "LoadCodeDict", "LoadCoded", "Row", "ShardProblem"]
+__all__ = [
+    "CodeItem",
+    "CodeStore",
+    "LoadCode",
+    "LoadCodeD",
+    "LoadCodeDict",
+    "LoadCoded",
+    "Radiograph",
+    "RadiographReader",
+    "Row",
+    "ShardProblem",
+    "UnreadableImage",
+    "read_image",
+    "read_series",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -82,7 +82,7 @@ def encode_shard(
                 _write_image(workspace.output / "images" / identifier, codec, code, spatial_shape, image.affine)
             row: Row = {"id": identifier, "spatial_shape": list(spatial_shape)}
             encoded[tuple(code.shape)].append((code, row))
-            size, pixels = path.stat().st_size, image.pixels.size
+            size, pixels = image.source_bytes, image.pixels.size
             entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
         progress(count)
     workspace.record(shard.name, entries)
