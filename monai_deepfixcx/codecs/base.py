@@ -56,13 +56,15 @@ class Codec(nn.Module, abc.ABC):
             Codes ``[B, C, D]`` with ``D = code_length(S)``, of the images' floating dtype and on their device.
 
         Raises:
-            ValueError: the number of axes or the spatial shape does not suit the codec.
+            ValueError: the number of axes or the spatial shape does not suit the codec, or the images are complex.
         """
         if images.ndim != self.spatial_dims + 2:
             raise ValueError(
                 f"images must have {self.spatial_dims + 2} axes, [B, C, {_axes(self.spatial_dims)}]; got shape "
                 f"{list(images.shape)}. Add the missing batch or channel axis, or set spatial_dims."
             )
+        if images.is_complex():
+            raise ValueError(f"images must be real; got {images.dtype}. Encode the magnitude.")
         self.code_length(images.shape[2:])
         return self._encode(images if images.is_floating_point() else images.float())
 

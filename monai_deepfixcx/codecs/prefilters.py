@@ -98,9 +98,8 @@ def quadtree(images: Tensor, threshold: float, criterion: Criterion = "entropy")
     channels = images.flatten(0, 1)
     pixels = channels.detach().cpu().double().numpy()
     if criterion == "entropy" and not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise ValueError(
-            f"images must be in [0, 1] for a quadtree by entropy; got [{pixels.min():g}, {pixels.max():g}]. Scale them."
-        )
+        # Without the values, as they are the original's.
+        raise ValueError("images must be in [0, 1] for a quadtree by entropy; some pixels are outside. Scale them.")
     leaves = np.stack([_compiled_leaves()(channel, threshold, criterion == "entropy") for channel in pixels])
     return torch.stack(
         [_leaf_means(c, torch.from_numpy(leaf).to(c.device)) for c, leaf in zip(channels, leaves, strict=True)]

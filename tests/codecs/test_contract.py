@@ -90,6 +90,8 @@ def test_wrong_shapes_are_named(build: Build, shape: Shape) -> None:
     codec = build()
     with pytest.raises(ValueError, match=rf"images must have {len(shape) + 2} axes, \[B, C, .*H, W\]; got shape \[3, "):
         codec.encode(torch.zeros(3, *shape))
+    with pytest.raises(ValueError, match=r"images must be real; got torch.complex64"):
+        codec.encode(torch.zeros(1, 1, *shape, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"codes must have shape \[B, C, \d+\] for .* images; got \[1, 1, 1000003\]"):
         codec.decode(torch.zeros(1, 1, 1000003), shape)
 

@@ -217,7 +217,7 @@ def test_bad_arguments_are_named() -> None:
         HeartSpotCodec("hline+heart", (32, 32), region=[(0, 0), (0, 0.01), (0.01, 0)])
     with pytest.raises(ValueError, match=r"images must be 320x320, as the codec's spatial_shape; got 64x64\. Resize"):
         HeartSpotCodec("hline").encode(torch.zeros(1, 1, 64, 64))
-    with pytest.raises(ValueError, match=r"images must be in \[0, 1\] for a quadtree by entropy; got \[0, 255\]"):
+    with pytest.raises(ValueError, match=r"images must be in \[0, 1\] for a quadtree by entropy; some"):
         quadtree(torch.tensor([[[[0.0, 255.0]]]]), 30)
     with pytest.raises(ValueError, match=r"images must be larger than half the 12-pixel window"):
         median_pool(torch.zeros(1, 1, 4, 64))
