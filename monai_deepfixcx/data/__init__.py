@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_deepfixcx.data.code_store import CodeItem, CodeStore, Row, ShardProblem
+    from monai_deepfixcx.data.datalist import make_datalist
     from monai_deepfixcx.data.load_code import LoadCode, LoadCodeD, LoadCoded, LoadCodeDict
 
 _HOMES = {
     "code_store": ("CodeItem", "CodeStore", "Row", "ShardProblem"),
+    "datalist": ("make_datalist",),
     "load_code": ("LoadCode", "LoadCodeD", "LoadCodeDict", "LoadCoded"),
+    "phantom": ("PhantomRadiographs",),
     "radiograph_reader": ("RadiographReader",),
     "reading": ("Radiograph", "UnreadableImage", "read_image", "read_series"),
 }
@@ -24,11 +27,13 @@ __all__ = [
     "LoadCodeD",
     "LoadCodeDict",
     "LoadCoded",
+    "PhantomRadiographs",
     "Radiograph",
     "RadiographReader",
     "Row",
     "ShardProblem",
     "UnreadableImage",
+    "make_datalist",
     "read_image",
     "read_series",
 ]
