@@ -51,8 +51,8 @@ class CodeStore(Dataset[CodeItem]):
     """A folder of codes made by one codec; a map-style dataset of ``{"code" [C, D], "id", "spatial_shape"}``.
 
     ``store.json`` names the codec. ``shards/NAME.safetensors`` holds codes ``[N, C, D]``, ``NAME.jsonl`` their rows,
-    and ``NAME.done.json`` the hashes of both: a shard counts only once its marker is there, so that a killed writer leaves
-    nothing half-written behind. Several processes may append to one store, each its own shards.
+    and ``NAME.done.json`` the hashes of both: a shard counts only once its marker is there, so a killed writer leaves
+    nothing half-written. Several processes may append to one store, each its own shards.
 
     Args:
         folder: of an existing store; use `CodeStore.open` to create one.
