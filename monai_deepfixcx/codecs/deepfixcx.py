@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from monai_deepfixcx.codecs import kernels
 from monai_deepfixcx.codecs.base import Codec, per_axis
 from monai_deepfixcx.codecs.wavelet_packet import (
     Adaptive,
@@ -164,6 +165,16 @@ class DeepFixCXCodec(Codec):
         subbands = 2 ** (self.spatial_dims * self.levels_for(spatial_shape))
         return subbands * math.prod(self.patch_size) * len(self.features)
 
+    def _encode_fused(self, images: Tensor) -> Tensor | None:
+        ready = self.in_channels is None and not self.zero_mean
+        return self._pool_fused(images) if ready else None
+
+    def _pool_fused(self, images: Tensor) -> Tensor | None:
+        haar = self.wavelet in ("db1", "haar") and self.spatial_dims == 2 and self.adaptive == "none"
+        if not haar or not kernels.takes(images):
+            return None
+        return kernels.encode_haar(images, self.levels_for(images.shape[2:]), self.patch_size, self.features)
+
     def _encode(self, images: Tensor) -> Tensor:
         if self.in_channels is not None and images.shape[1] != self.in_channels:
             raise ValueError(f"images must have in_channels={self.in_channels} channels; got {images.shape[1]}.")
@@ -171,6 +182,9 @@ class DeepFixCXCodec(Codec):
             images = F.celu(torch.einsum("oc,bc...->bo...", self.channel_mix.to(images), images))
         if self.zero_mean:
             images = images - images.mean(dim=tuple(range(2, images.ndim)), keepdim=True)
+        codes = self._pool_fused(images)
+        if codes is not None:
+            return codes
         subbands = self.analysis(images, self.levels_for(images.shape[2:]))
         patches = _cut_patches(subbands, self.patch_size)
         return torch.stack([_POOL[feature](patches) for feature in self.features], dim=-1).flatten(2)

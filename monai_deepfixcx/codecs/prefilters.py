@@ -3,17 +3,14 @@
 Source: Johnson et al., IEEE BHI 2022, arXiv:2210.02241.
 """
 
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Criterion = Literal["entropy", "std"]
-_DEEPEST = 9
 # Windows are gathered a few output rows at a time, to keep the working memory near this many values.
 _WINDOW_VALUES = 2**24
 
@@ -95,12 +92,16 @@ def quadtree(images: Tensor, threshold: float, criterion: Criterion = "entropy")
     Raises:
         ValueError: pixels outside [0, 1] with the entropy criterion.
     """
+    if images.numel() == 0:
+        return images
     channels = images.flatten(0, 1)
     pixels = channels.detach().cpu().double().numpy()
     if criterion == "entropy" and not (pixels.min() >= 0 and pixels.max() <= 1):
         # Without the values, as they are the original's.
         raise ValueError("images must be in [0, 1] for a quadtree by entropy; some pixels are outside. Scale them.")
-    leaves = np.stack([_compiled_leaves()(channel, threshold, criterion == "entropy") for channel in pixels])
+    from monai_deepfixcx.codecs.kernels import quadtree_loops  # Numba takes a third of a second to import
+
+    leaves = np.stack([quadtree_loops.number_leaves(c, threshold, criterion == "entropy") for c in pixels])
     return torch.stack(
         [_leaf_means(c, torch.from_numpy(leaf).to(c.device)) for c, leaf in zip(channels, leaves, strict=True)]
     ).unflatten(0, tuple(images.shape[:2]))
@@ -109,55 +110,3 @@ def quadtree(images: Tensor, threshold: float, criterion: Criterion = "entropy")
 def _leaf_means(channel: Tensor, leaves: Tensor) -> Tensor:
     sums = channel.new_zeros(int(leaves.max()) + 1).index_add(0, leaves.flatten(), channel.flatten())
     return (sums / leaves.flatten().bincount())[leaves]
-
-
-@lru_cache(maxsize=1)
-def _compiled_leaves() -> Any:
-    import numba  # slow to import, and only a quadtree needs it
-
-    return numba.njit(cache=True)(_leaves)
-
-
-def _leaves(pixels: npt.NDArray[np.float64], threshold: float, by_entropy: bool) -> npt.NDArray[np.int64]:
-    """Number the quadtree's leaves: ``[H, W]`` of leaf indices. Compiled by Numba."""
-    height, width = pixels.shape
-    # A value's histogram bin covers [i/256, (i+1)/256); its look-up bin is the first grid point i/255 not below it.
-    # Both sides in float32, so that an 8-bit value k/255 falls into bin k whatever it was stored in.
-    bins = np.minimum((pixels * 256).astype(np.int64), 255)
-    grid = np.linspace(0, 1, 256).astype(np.float32)
-    look_up = np.searchsorted(grid, pixels.astype(np.float32).ravel()).reshape(height, width)
-    leaves = np.empty((height, width), dtype=np.int64)
-    count = 0
-    stack = [(0, height, 0, width, 0)]
-    while len(stack) > 0:
-        top, bottom, left, right, depth = stack.pop()
-        area = (bottom - top) * (right - left)
-        if area == 0:
-            continue
-        split = False
-        if area > 1 and depth < _DEEPEST:
-            if by_entropy:
-                histogram = np.zeros(258)
-                for row in range(top, bottom):
-                    for col in range(left, right):
-                        histogram[bins[row, col] + 1] += 1
-                smooth = histogram[:-2] + histogram[1:-1] + histogram[2:]
-                probability = smooth / smooth.sum()
-                entropy = 0.0
-                for row in range(top, bottom):
-                    for col in range(left, right):
-                        p = probability[look_up[row, col]]
-                        if p > 0:
-                            entropy -= p * np.log2(p)
-                split = entropy >= threshold
-            else:
-                split = pixels[top:bottom, left:right].std() > threshold
-        if split:
-            middle, centre = top + (bottom - top + 1) // 2, left + (right - left + 1) // 2
-            for r0, r1 in ((top, middle), (middle, bottom)):
-                for c0, c1 in ((left, centre), (centre, right)):
-                    stack.append((r0, r1, c0, c1, depth + 1))
-        else:
-            leaves[top:bottom, left:right] = count
-            count += 1
-    return leaves

@@ -162,7 +162,7 @@ class WaveletPacket(_PacketFilters):
                 x = _CONV[self.spatial_dims](x.unsqueeze(1), kernel, stride=stride, padding=padding).flatten(0, 1)
         if levels > first:
             x = self._split_every_axis(x, levels - first).flatten(0, 1)
-        return x.unflatten(0, (*images.shape[:2], -1))
+        return x.unflatten(0, (*images.shape[:2], 2 ** (self.spatial_dims * levels)))
 
     def _split_every_axis(self, x: Tensor, levels: int) -> Tensor:
         """All `levels` of ``[N, *S]`` at once, as ``[N, K, *S']``."""

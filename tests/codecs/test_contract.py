@@ -68,6 +68,13 @@ def test_a_batch_is_its_images_one_by_one(build: Build, shape: Shape) -> None:
 
 
 @each_codec
+def test_an_empty_batch_has_empty_codes(build: Build, shape: Shape) -> None:
+    codec, images = build(), torch.zeros(0, 2, *shape)
+    assert codec.encode(images).shape == (0, 2, codec.code_length(shape))
+    assert codec(images).shape == images.shape
+
+
+@each_codec
 def test_config_fingerprint_pickle_and_copy(build: Build, shape: Shape) -> None:
     codec, images = build(), torch.rand(1, 1, *shape)
     config = json.loads(json.dumps(codec.config()))

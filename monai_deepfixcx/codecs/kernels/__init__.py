@@ -1,0 +1,24 @@
+"""Fused encoders, equal to the torch path but for rounding, for when no gradient is needed."""
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from monai_deepfixcx.codecs.kernels.haar import encode_haar
+
+__all__ = ["encode_haar", "takes"]
+
+_DTYPES = (torch.float32, torch.float64, torch.uint8, torch.uint16, torch.int16)
+
+
+def takes(images: Tensor) -> bool:
+    """Whether a compiled encoder can read these images: values in CPU memory, and nobody who records what is done.
+
+    >>> takes(torch.zeros(1)), takes(torch.zeros(1, requires_grad=True))
+    (True, False)
+    """
+    if images.device.type != "cpu" or images.dtype not in _DTYPES or images.numel() == 0:
+        return False
+    recorded = images.requires_grad and torch.is_grad_enabled()
+    traced = torch.compiler.is_compiling() or torch._C._is_tracing() or isinstance(images, FakeTensor)
+    return not (recorded or traced or torch._C._are_functorch_transforms_active())

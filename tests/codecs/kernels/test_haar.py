@@ -1,0 +1,100 @@
+"""The fused encoder against the torch path, which the reference and the published values hold."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from monai_deepfixcx.codecs import FEATURES, DeepFixCXCodec, kernels
+from tests import reference
+
+
+def images_of(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    return torch.from_numpy(reference.golden_image(seed, shape))
+
+
+def by_torch(codec: DeepFixCXCodec, images: Tensor) -> Tensor:
+    """The codes on the path that carries gradients."""
+    floating = images if images.is_floating_point() else images.float()
+    return codec.encode(floating.clone().requires_grad_()).detach()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    levels=st.integers(1, 5),
+    grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    features=st.sets(st.sampled_from(FEATURES), min_size=1),
+    shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    zero_mean=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_equals_the_torch_path(
+    levels: int, grid: tuple[int, int], features: set[Any], shape: tuple[int, int], zero_mean: bool, seed: int
+) -> None:
+    codec = DeepFixCXCodec(levels, grid, features=sorted(features), zero_mean=zero_mean)
+    if any(-(-n // 2**levels) < p for n, p in zip(shape, grid, strict=True)):
+        codec = DeepFixCXCodec(1, 1, features=sorted(features), zero_mean=zero_mean)
+    images = images_of((2, 2, *shape), seed).double() - 0.2
+    torch.testing.assert_close(codec.encode(images), by_torch(codec, images), rtol=1e-9, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.float32, torch.float64])
+def test_reads_every_type_of_pixel(dtype: torch.dtype) -> None:
+    images = (images_of((3, 1, 65, 48)) * 200).to(dtype)
+    codec = DeepFixCXCodec(3, 4, features=FEATURES)
+    codes = codec.encode(images)
+    assert codes.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(codes, by_torch(codec, images), rtol=1e-4, atol=1e-2)
+
+
+def test_bits_depend_on_neither_batch_nor_threads_nor_memory_layout() -> None:
+    codec, images = DeepFixCXCodec(4, 5, features=FEATURES), images_of((7, 3, 100, 90))
+    codes = codec.encode(images)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            assert torch.equal(codec.encode(images), codes)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.cat([codec.encode(image[None]) for image in images]), codes)
+    assert torch.equal(codec.encode(images.permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2)), codes)
+
+
+def test_scaling_by_a_power_of_two_is_exact() -> None:
+    images = images_of((2, 1, 64, 64))
+    codec = DeepFixCXCodec(3, 3)
+    assert torch.equal(codec.encode(images * 8), codec.encode(images) * 8)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_what_is_recorded_or_traced_takes_the_torch_path() -> None:
+    codec, images = DeepFixCXCodec(2, 3), images_of((2, 1, 32, 32))
+    assert kernels.takes(images)
+    assert not kernels.takes(images.half())
+    assert not kernels.takes(images[:0])
+    assert codec.encode(images[:0]).shape == (0, 1, 144)
+    with torch.no_grad():
+        assert kernels.takes(images.clone().requires_grad_())
+    assert codec.encode(images.clone().requires_grad_()).requires_grad
+    per_image = torch.func.vmap(lambda image: codec.encode(image[None])[0])(images)
+    torch.testing.assert_close(per_image, codec.encode(images))
+    jacobian = torch.func.jacrev(lambda image: codec.encode(image).sum())(images)
+    assert bool(jacobian.any())
+    exported = torch.export.export(codec, (images,)).module()
+    torch.testing.assert_close(exported(images), codec(images), rtol=1e-4, atol=1e-5)
+    traced = torch.jit.trace(codec, images)
+    torch.testing.assert_close(traced(images), codec(images), rtol=1e-4, atol=1e-5)
+
+
+def test_codes_share_no_memory_with_the_images() -> None:
+    images = images_of((1, 1, 8, 8))
+    codes = DeepFixCXCodec(1, 4, features=["sum"]).encode(images)
+    before = codes.clone()
+    images.zero_()
+    assert torch.equal(codes, before)
+    assert np.shares_memory(images.numpy(), codes.numpy()) is False
