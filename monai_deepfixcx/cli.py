@@ -14,14 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from monai_deepfixcx import __version__
+from monai_deepfixcx.terminal import SHOWN_REASONS, FileProgress, print_quarantined, safe, summary_table
 
 if TYPE_CHECKING:
     from monai_deepfixcx.codecs import Codec
-    from monai_deepfixcx.pipeline.privatize import Summary
-    from monai_deepfixcx.pipeline.workspace import Entry
 
 FAILED, USAGE, QUARANTINED, INTERRUPTED = 1, 2, 3, 130
-_SHOWN_REASONS = 20
 
 app = typer.Typer(
     epilog="Exit status: 0 all done, 1 failed, 2 usage, 3 some inputs quarantined.",
@@ -150,11 +148,11 @@ def privatize(
         raise typer.BadParameter(str(error)) from None
     workspace = Workspace.open(source, output, private, moved)
     settings = run.settings_for(codec, size=size, color=color.value, scale=scale.value, images=images)
-    with _Progress() as progress:
+    with FileProgress(console) as progress:
         summary = run.privatize(
             workspace, codec, settings, workers, part, progress.plan, progress.advance, progress.tell_quarantined
         )
-    console.print(_table(summary, codec))
+    console.print(summary_table(summary, codec))
     console.print(f"Codes in {output} can be shared; {workspace.private} ties them to their sources and cannot.")
     if summary.quarantined:
         console.print(f"Every quarantined file and its reason: {workspace.private / 'quarantine.csv'}")
@@ -241,7 +239,7 @@ def doctor() -> None:
     findings = examine()
     for finding in findings:
         sign = "[green]yes[/]" if finding.works else "[red]NO[/]" if finding.required else "[yellow]no[/]"
-        table.add_row(sign, finding.what, finding.state, "" if finding.works else _safe(finding.remedy))
+        table.add_row(sign, finding.what, finding.state, "" if finding.works else safe(finding.remedy))
     console.print(table)
     if any(finding.required and not finding.works for finding in findings):
         raise typer.Exit(FAILED)
@@ -258,10 +256,10 @@ def demo(
     from monai_deepfixcx.pipeline.demo import run_demo
 
     for step in run_demo(data, output):
-        console.print(f"\n[bold cyan]{_safe(step.title)}[/]")
-        for entry in step.summary.quarantined[:_SHOWN_REASONS]:
-            _print_quarantined(console, entry)
-        console.print(_table(step.summary, step.codec))
+        console.print(f"\n[bold cyan]{safe(step.title)}[/]")
+        for entry in step.summary.quarantined[:SHOWN_REASONS]:
+            print_quarantined(console, entry)
+        console.print(summary_table(step.summary, step.codec))
         console.print("damaged shards: " + str(step.damaged) if step.damaged else "every shard verified")
         for picture in step.pictures:
             console.print(f"look at {picture}", soft_wrap=True)
@@ -274,57 +272,6 @@ class _StopError(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-class _Progress:
-    """A progress bar over files, with the first quarantined files named above it."""
-
-    def __init__(self) -> None:
-        from rich import progress
-
-        self.bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self.told = 0
-
-    def __enter__(self) -> "_Progress":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
-
-    def plan(self, files: int, already: int) -> None:
-        if already:
-            self.bar.console.print(f"{already} files were done by an earlier run.")
-        self.task = self.bar.add_task("privatizing", total=files)
-
-    def advance(self, through: int) -> None:
-        self.bar.update(self.task, completed=through)
-
-    def tell_quarantined(self, entries: "list[Entry]") -> None:
-        for entry in entries:
-            if entry.reason:
-                self.told += 1
-                if self.told <= _SHOWN_REASONS:
-                    _print_quarantined(self.bar.console, entry)
-                elif self.told == _SHOWN_REASONS + 1:
-                    self.bar.console.print("[yellow]quarantined[/]  and more: the list is in the private folder")
-
-
-def _print_quarantined(console: Console, entry: "Entry") -> None:
-    console.print(f"[yellow]quarantined[/]  {_safe(entry.source)}: {_safe(entry.reason)}", soft_wrap=True)
-
-
-def _safe(text: str) -> str:
-    from rich.markup import escape
-
-    return escape("".join(character if character.isprintable() else "?" for character in text))
 
 
 def _build_codec(arguments: dict[str, Any]) -> "tuple[Codec, int | None]":
@@ -365,38 +312,6 @@ def _open_store(folder: Path) -> Any:
         raise _StopError(str(error), USAGE) from None
 
 
-def _table(summary: "Summary", codec: "Codec") -> Table:
-    table = Table(title=f"{codec.name} {codec.fingerprint()[:8]}", box=None, show_header=False, title_justify="left")
-    table.add_column(justify="left", style="bold")
-    table.add_column(justify="right")
-    rate = f"{summary.encoded / summary.seconds:,.1f} files/s" if summary.encoded else "-"
-    rows = {
-        "done now": f"{summary.encoded:,}",
-        "done before": f"{summary.already_done:,}",
-        "quarantined": f"{len(summary.quarantined):,}",
-        "time": f"{summary.seconds:,.1f} s ({rate})",
-    }
-    if summary.code_values:
-        rows |= {
-            "pixels kept": f"{100 * summary.code_values / summary.pixels:.3g} % "
-            f"({summary.code_values:,} of {summary.pixels:,})",
-            "in memory": f"{summary.pixels / summary.code_values:,.1f} times smaller (float32)",
-            "on disk": f"{summary.source_bytes / summary.store_bytes:,.1f} times smaller "
-            f"({_size(summary.source_bytes)} to {_size(summary.store_bytes)})",
-        }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:,.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"
-
-
 def main() -> None:
     """Run the command; every foreseen failure is one line."""
     from monai_deepfixcx.pipeline.workspace import OutputError, WorkspaceError
@@ -404,7 +319,7 @@ def main() -> None:
     try:
         app()
     except (_StopError, WorkspaceError) as error:
-        errors.print(f"[red]deepfixcx:[/] {_safe(str(error))}", soft_wrap=True)
+        errors.print(f"[red]deepfixcx:[/] {safe(str(error))}", soft_wrap=True)
         status = error.status if isinstance(error, _StopError) else FAILED if isinstance(error, OutputError) else USAGE
         sys.exit(status)
     except KeyboardInterrupt:

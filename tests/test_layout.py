@@ -13,7 +13,7 @@ LAYERS = [
     {"codecs"},
     {"transforms", "data", "networks", "attribution", "attacks", "metrics"},
     {"handlers", "dp", "pipeline", "report"},
-    {"cli", "label"},
+    {"cli", "terminal", "label"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
