@@ -22,7 +22,7 @@ from monai_deepfixcx.codecs import DeepFixCXCodec, HeartSpotCodec
 from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.data.reading import read_image
 from monai_deepfixcx.pipeline import privatize as pipeline
-from monai_deepfixcx.pipeline.encode import crop_to_square
+from monai_deepfixcx.pipeline.encode import Shard, crop_to_square, encode_shard
 from monai_deepfixcx.pipeline.workspace import Entry, Workspace
 from tests.pipeline.conftest import BAD, GOOD, Run, write_picture
 
@@ -145,10 +145,10 @@ def test_a_killed_run_loses_and_doubles_nothing(tmp_path: Path, run: Run) -> Non
     assert CodeStore(output).verify() == []
 
 
-def crash_on_poison(number: int, shard: pipeline.Shard, workspace: Workspace, settings: Any) -> list[Entry]:
+def crash_on_poison(number: int, shard: Shard, workspace: Workspace, settings: Any) -> list[Entry]:
     if any("poison" in source for source in shard.files.values()):
         os._exit(1)
-    return pipeline.encode_shard(shard, workspace, settings)
+    return encode_shard(shard, workspace, settings)
 
 
 def test_a_file_that_kills_its_process_costs_no_other(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_no_identifier_and_no_original_pixel_reaches_the_output(tmp_path: Path, 
     dataset = pydicom.dcmread(str(get_testdata_file("RG1_UNCR.dcm", download=False)))
     dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = "Mustermann^Erika", "PID-4711", "19570302"
     dataset.AccessionNumber, dataset.InstitutionName = "ACC-998877", "Sankt-Anna"
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = secrets[-1]
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(secrets[-1])
     dataset.save_as(source / "thorax.dcm")
     dataset.save_as(source / "broken.dcm")
     (source / "broken.dcm").write_bytes((source / "broken.dcm").read_bytes()[:100_000])
