@@ -1,6 +1,7 @@
 """One file to one code, and one shard of files to one shard of the store."""
 
 import json
+import stat
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
@@ -95,6 +96,8 @@ def encode_shard(
 
 def read_quietly(path: Path, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
     """`read_image` without warnings: a decoder's may quote the header, ours (on spacing) do not matter to a code."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        raise UnreadableImage("not a file but a folder, a pipe or a device")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return read_image(path, color=color, scale=scale)

@@ -101,7 +101,7 @@ class Workspace:
 
     def pseudonym(self, relative_path: str) -> str:
         """128 bits of HMAC-SHA256 of a path below the input folder, as hex: the same on every worker, in every run."""
-        return hmac.new(self.key, relative_path.encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(self.key, os.fsencode(relative_path), hashlib.sha256).hexdigest()[:32]
 
     def find_inputs(self) -> dict[str, str]:
         """Pseudonym -> path below the input folder of every file there but hidden ones and the run's own folders.
@@ -140,7 +140,8 @@ class Workspace:
     def write_quarantine(self, entries: Iterable[Entry]) -> Path:
         """Write ``quarantine.csv`` (source, reason) into the private folder."""
         path = self.private / "quarantine.csv"
-        with path.open("w", newline="") as file:
+        # Names that are not UTF-8 keep their bytes.
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "reason"])
             writer.writerows((entry.source, entry.reason) for entry in entries)

@@ -330,6 +330,23 @@ def test_an_output_below_the_input_is_not_an_input(mixed: Path, run: Run) -> Non
     assert read_quarantine(mixed / "codes").keys() == BAD.keys()
 
 
+def test_odd_names_and_odd_files(tmp_path: Path, run: Run) -> None:
+    source = tmp_path / "in"
+    write_picture(source / "a.png", 1)
+    (source / "a.png").rename(source / os.fsdecode(b"M\xfcller [bold] \n.png"))  # Latin-1, markup, a line break
+    (source / os.fsdecode(b"\xe4.png")).write_text("text")
+    (source / "gone.png").symlink_to("nowhere")
+    os.mkfifo(source / "pipe.dcm")
+    status, out, _ = run("privatize", source, tmp_path / "out", *SMALL)
+    assert status == 3
+    assert len(CodeStore(tmp_path / "out")) == 1
+    assert "quarantined  ?.png: not an image: starts with text" in out
+    assert "quarantined  pipe.dcm: not a file but a folder, a pipe or a device" in out
+    assert b"\xe4.png,not an image" in (tmp_path / "out-private" / "quarantine.csv").read_bytes()
+    status, _, _ = run("privatize", source, tmp_path / "out", *SMALL)
+    assert len(CodeStore(tmp_path / "out")) == 1
+
+
 def test_a_lost_key_or_another_source_is_refused(mixed: Path, tmp_path: Path, run: Run) -> None:
     run("privatize", mixed, tmp_path / "out", *SMALL)
     moved = mixed.rename(tmp_path / "moved")
