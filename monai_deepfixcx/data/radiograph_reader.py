@@ -42,7 +42,7 @@ class RadiographReader(ImageReader):  # type: ignore[misc,unused-ignore]
         ...     image = load(folder + "/three_columns_two_rows.png")
         >>> image.shape
         torch.Size([1, 2, 3])
-        >>> float(image.max().round(decimals=3))
+        >>> round(image.max().item(), 3)
         0.2
     """
 

@@ -1,6 +1,6 @@
 """Image files to pixels in one polarity and on one scale; without MONAI, and cheap to import."""
 
-from .image_files import Radiograph, read_image, read_series, recognize
-from .stored_image import Color, Scale, UnreadableImage
+from monai_deepfixcx.data.reading.image_files import Radiograph, read_image, read_series, recognize
+from monai_deepfixcx.data.reading.stored_image import Color, Scale, UnreadableImage
 
 __all__ = ["Color", "Radiograph", "Scale", "UnreadableImage", "read_image", "read_series", "recognize"]

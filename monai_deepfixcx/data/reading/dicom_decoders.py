@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from .stored_image import UnreadableImage
+from monai_deepfixcx.data.reading.code_streams import check_code_stream, read_code_streams
+from monai_deepfixcx.data.reading.stored_image import UnreadableImage
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.pixels.decoders.base import DecodeRunner
     from pydicom.uid import UID
 
+# In this order; gdcm only where ITK is not installed. The first that is available gives the same bytes everywhere.
 DECODERS = ("pydicom", "itk", "gdcm", "pillow", "pylibjpeg")
 
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # Baseline and Extended: 8 or 12 bits
@@ -37,6 +39,7 @@ _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _ITK_SYNTAXES = _JPEG + _JPEG_LOSSLESS + _JPEG_LS + _JPEG_2000
 _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
+_CODE_STREAMS = _ITK_SYNTAXES + _HTJ2K
 _SELF_DESCRIBING = _JPEG_LS + _JPEG_2000  # the code stream, not the header, says how many bits there are
 
 DECODER_DEPENDENCIES = {syntax: ("itk-io>=5.4",) for syntax in _ITK_SYNTAXES}
@@ -59,14 +62,19 @@ def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODE
         UnreadableImage: If the pixel data are cut off, or no decoder here understands them; the transfer
             syntax and the package that would help are named.
     """
+    if not syntax.is_transfer_syntax:  # private, or newer than pydicom: it cannot even tell whether it is compressed
+        raise UnreadableImage(_cannot_decode(syntax, 8, ()))
     if not syntax.is_encapsulated:
         _check_length(header)
         return _decode(header, syntax, "native")
-    precision = _check_code_streams(header, syntax)
-    if precision > 8:
-        # ITK complains on stderr of 12-bit JPEG and returns an array all the same; no other free decoder reads it.
-        decoders = [name for name in decoders if name == "pylibjpeg"]
     usable = [name for name in decoders if _has_decoder(syntax, name)]
+    precision = _check_code_streams(header, syntax) if usable else 8
+    if precision > 8:
+        # ITK complains on stderr of 12-bit JPEG and returns an array all the same: there is nothing to hold it against.
+        usable = [name for name in usable if name == "pylibjpeg"]
+    elif "itk" in usable:
+        # Both wrap the same library, but python-gdcm ends the process over some damaged frames that ITK reports.
+        usable = [name for name in usable if name != "gdcm"]
     for name in usable:
         try:
             return _decode(header, syntax, name)
@@ -106,8 +114,6 @@ def decode_frame_with_itk(code: bytes, runner: DecodeRunner) -> bytes:
         reader = itk.ImageFileReader[itk.VectorImage[pixel, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=path)
         reader.Update()
         values = itk.array_from_image(reader.GetOutput())
-    if values.size != runner.frame_length(unit="pixels"):
-        raise ValueError(f"expected {runner.frame_length(unit='pixels')} values; got {values.size}")
     if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # undone by the JPEG 2000 decoder itself
         runner.set_option("photometric_interpretation", "RGB")
     runner.set_option("planar_configuration", 0)
@@ -153,37 +159,10 @@ def _check_length(header: Dataset) -> None:
 
 
 def _check_code_streams(header: Dataset, syntax: UID) -> int:
-    """Refuse missing or cut-off frames, which some decoders fill with grey; return JPEG's bits per sample."""
-    from pydicom.encaps import generate_frames
-
-    frames = int(header.get("NumberOfFrames") or 1)
-    offsets = tuple(header[k].value for k in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths") if k in header)
-    try:
-        streams = list(
-            generate_frames(
-                header.PixelData, number_of_frames=frames, extended_offsets=offsets if len(offsets) == 2 else None
-            )
-        )
-    except Exception:
-        raise UnreadableImage("damaged: the compressed pixel data are not a sequence of frames") from None
-    if len(streams) < frames:
-        raise UnreadableImage(f"truncated: {len(streams)} of {frames} frames are there")
-    if syntax in _ITK_SYNTAXES:
-        for number, stream in enumerate(streams[:frames], 1):
-            if not stream.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):  # after fill bytes: end of image
-                raise UnreadableImage(f"truncated: compressed frame {number} of {frames} has no end marker")
-    return max(map(_jpeg_precision, streams[:frames])) if syntax in _JPEG else 8
-
-
-def _jpeg_precision(stream: bytes) -> int:
-    """Bits per sample from the frame header (ITU-T T.81, B.2.2); the DICOM header may say otherwise."""
-    at = 2
-    while at + 4 < len(stream) and stream[at] == 0xFF:
-        marker = stream[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOF0 to SOF15, not DHT, JPG, DAC
-            return stream[at + 4]
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    raise UnreadableImage("damaged: the JPEG code stream has no frame header")
+    """Refuse damaged frames; return the bits per sample of JPEG that is 8-bit, or 12-bit in disguise."""
+    streams = read_code_streams(header)
+    bits = [check_code_stream(stream, header) for stream in streams if syntax in _CODE_STREAMS]
+    return max(bits) if syntax in _JPEG else 8
 
 
 def _bare_dicom(code: bytes, runner: DecodeRunner, precision: int) -> bytes:
@@ -240,10 +219,11 @@ def _cannot_decode(syntax: UID, precision: int, tried: Sequence[str]) -> str:
 def _help(syntax: UID, precision: int, tried: Sequence[str]) -> str:
     if syntax not in _ITK_SYNTAXES + _HTJ2K:
         return "no Python package we know reads it: convert the file to Explicit VR Little Endian first"
-    packages = {"itk": "itk-io", "gdcm": "python-gdcm (monai-deepfixcx[gdcm])"}
+    best = {"pylibjpeg"}
     if precision > 8:
-        packages = {"pylibjpeg": "pylibjpeg pylibjpeg-libjpeg (GPL-3.0, so it is yours to choose)"}
+        package = "pylibjpeg pylibjpeg-libjpeg (GPL-3.0, so it is yours to choose)"
     elif syntax in _HTJ2K:
-        packages = {"pylibjpeg": "pylibjpeg pylibjpeg-openjpeg"}
-    missing = [package for decoder, package in packages.items() if decoder not in tried]
-    return f"pip install {' or '.join(missing)} would help" if missing else "ask its source for another copy"
+        package = "pylibjpeg pylibjpeg-openjpeg"
+    else:
+        best, package = {"itk", "gdcm"}, "itk-io or python-gdcm (monai-deepfixcx[gdcm])"
+    return "ask its source for another copy" if best & set(tried) else f"pip install {package} would help"

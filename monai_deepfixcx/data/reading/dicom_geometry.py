@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .stored_image import Floats, StoredImage, UnreadableImage, Window
+from monai_deepfixcx.data.reading.stored_image import Floats, StoredImage, UnreadableImage, Window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -55,13 +55,22 @@ class Place:
 
 def frame_value(header: Dataset, keyword: str, frame: int = 0) -> Any:
     """The value of `keyword` for one frame: its own, else the shared one, else the file's; None if there is none."""
-    for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
-        items = header.get(groups) or []
-        if index < len(items):
-            macro = items[index].get(_MACROS[keyword])
+    if keyword in _MACROS:
+        for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+            items = header.get(groups) or []
+            macro = items[index].get(_MACROS[keyword]) if index < len(items) else None
             if macro and macro[0].get(keyword) is not None:
                 return macro[0].get(keyword)
     return header.get(keyword)
+
+
+def read_numbers(header: Dataset, keyword: str, frame: int = 0) -> NDArray[np.float64] | None:
+    """The finite numbers of an element, for one frame; None if there are none, or something else."""
+    try:
+        numbers = np.atleast_1d(np.asarray(frame_value(header, keyword, frame), dtype=np.float64))
+    except (TypeError, ValueError):  # not worth losing an image over
+        return None
+    return numbers if numbers.size and np.isfinite(numbers).all() else None
 
 
 def read_place(header: Dataset, frames: int) -> Place:
@@ -71,18 +80,15 @@ def read_place(header: Dataset, frames: int) -> Place:
         header: A DICOM header.
         frames: How many frames the image has.
     """
-    spacing = _numbers(frame_value(header, "PixelSpacing"), 2, positive=True)
-    if spacing is None:
-        spacing = _numbers(header.get("ImagerPixelSpacing"), 2, positive=True)
-    depths = [_numbers(frame_value(header, k), 1, positive=True) for k in ("SpacingBetweenSlices", "SliceThickness")]
-    depth = next((float(d[0]) for d in depths if d is not None), 1.0)
-    places = [_numbers(frame_value(header, "ImagePositionPatient", i), 3) for i in range(frames)]
-    found = [place for place in places if place is not None]
+    spacing = _lengths(header, ("PixelSpacing", "ImagerPixelSpacing"), 2)
+    depth = _lengths(header, ("SpacingBetweenSlices", "SliceThickness"), 1)
+    places = [read_numbers(header, "ImagePositionPatient", i) for i in range(frames)]
+    found = [place for place in places if place is not None and len(place) == 3]
     return Place(
         spacing=(1.0, 1.0) if spacing is None else (float(spacing[0]), float(spacing[1])),
-        depth=depth,
+        depth=1.0 if depth is None else float(depth[0]),
         known=spacing is not None,
-        orientation=_orientation(frame_value(header, "ImageOrientationPatient")),
+        orientation=_orientation(read_numbers(header, "ImageOrientationPatient")),
         positions=np.stack(found) if len(found) == frames else None,
         series=str(header.get("SeriesInstanceUID") or ""),
     )
@@ -130,19 +136,17 @@ def stack_slices(slices: Sequence[tuple[StoredImage, Place]]) -> StoredImage:
     )
 
 
-def _numbers(value: Any, count: int, *, positive: bool = False) -> NDArray[np.float64] | None:
-    try:
-        numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
-    except (TypeError, ValueError):
-        return None
-    if numbers.shape != (count,) or not np.isfinite(numbers).all() or (positive and (numbers <= 0).any()):
-        return None
-    return numbers
+def _lengths(header: Dataset, keywords: Sequence[str], count: int) -> NDArray[np.float64] | None:
+    """The first of some elements that holds `count` positive lengths."""
+    for keyword in keywords:
+        numbers = read_numbers(header, keyword)
+        if numbers is not None and len(numbers) == count and (numbers > 0).all():
+            return numbers
+    return None
 
 
-def _orientation(value: Any) -> NDArray[np.float64] | None:
-    numbers = _numbers(value, 6)
-    if numbers is None:
+def _orientation(numbers: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    if numbers is None or len(numbers) != 6:
         return None
     vectors = numbers.reshape(2, 3)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom_geometry import frame_value
-from .stored_image import Floats, UnreadableImage, Window
+from monai_deepfixcx.data.reading.dicom_geometry import frame_value, read_numbers
+from monai_deepfixcx.data.reading.stored_image import Floats, UnreadableImage, Window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -23,8 +23,8 @@ Ends = tuple[float, float]
 class Table:
     """A table of `entries` for the values `first`, `first` + 1, ...; values beyond it get its nearest end.
 
-    pydicom's own functions are not used: at 3.0.2 they fail for 12-bit modality tables, and wrap values
-    beyond 255 before an 8-bit VOI table.
+    pydicom's own functions are not used: at 3.0.2 they fail for 12-bit modality tables, wrap values beyond
+    255 before an 8-bit VOI table, and read a big-endian palette as a little-endian one.
     """
 
     first: int
@@ -37,23 +37,23 @@ class Table:
         return np.asarray(self.entries[np.clip(index, 0, len(self.entries) - 1)])
 
 
-def read_table(item: Dataset, *, signed: bool, little_endian: bool) -> Table:
-    """Read a Modality LUT or VOI LUT item.
+def read_table(descriptor: Any, data: Any, header: Dataset) -> Table:
+    """Read a look-up table of a modality LUT, a VOI LUT or a palette.
 
     Args:
-        item: With LUT Descriptor and LUT Data.
-        signed: Whether the table is looked up with signed values.
-        little_endian: The byte order of LUT Data, where they are bytes.
+        descriptor: Its number of entries, the first value that is looked up, bits per entry.
+        data: Its entries, as numbers or as bytes in the byte order of the file.
+        header: The header of the file, for that order, and for whether the values looked up have signs.
 
     Raises:
         UnreadableImage: If there are fewer entries than promised.
     """
-    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    count, first, bits = (int(number) for number in descriptor)
+    signed = bool(header.PixelRepresentation) or float(frame_value(header, "RescaleIntercept") or 0) < 0
     count = count % 2**16 or 2**16  # 0 stands for 65,536, which 16 bits cannot hold
     if signed and first >= 2**15:  # written as an unsigned number all the same
         first -= 2**16
-    data = item.LUTData
-    order = "<u2" if little_endian else ">u2"
+    order = ">u2" if header.original_encoding[1] is False else "<u2"
     words = np.frombuffer(data, order) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, order))
     if len(words) * 2 in (count, count + 1):  # two 8-bit entries to a word
         words = words.astype("<u2").view(np.uint8)
@@ -83,7 +83,8 @@ def apply_modality_lut(
         swaps the two ends.
     """
     if header.get("ModalityLUTSequence"):
-        table = _table_of(header.ModalityLUTSequence[0], header)
+        item = header.ModalityLUTSequence[0]
+        table = read_table(item.LUTDescriptor, item.LUTData, header)
         reached = table.entries[slice(*np.clip(np.add(stored_ends, (0, 1)) - table.first, 0, len(table.entries)))]
         reached = np.append(reached, table.look_up(np.array(stored_ends)))
         return table.look_up(stored).astype(np.float32), (float(reached.min()), float(reached.max()))
@@ -138,7 +139,8 @@ def read_window(header: Dataset, frames: int) -> Window | None:
         None if the file has no window, or one that means nothing (a width of 0, an unknown function).
     """
     if header.get("VOILUTSequence"):
-        table = _table_of(header.VOILUTSequence[0], header)
+        item = header.VOILUTSequence[0]
+        table = read_table(item.LUTDescriptor, item.LUTData, header)
         return Window((float(table.first), float(table.first + len(table.entries) - 1)), partial(_table_window, table))
     centers, widths = (_first_numbers(header, keyword, frames) for keyword in ("WindowCenter", "WindowWidth"))
     name = str(frame_value(header, "VOILUTFunction") or "LINEAR")
@@ -157,17 +159,6 @@ def _table_window(table: Table, values: Floats) -> Floats:
     return np.asarray(table.look_up(values) / (2**table.bits - 1)).astype(values.dtype)
 
 
-def _table_of(item: Dataset, header: Dataset) -> Table:
-    signed = bool(header.PixelRepresentation) or float(frame_value(header, "RescaleIntercept") or 0) < 0
-    return read_table(item, signed=signed, little_endian=header.original_encoding[1] is not False)
-
-
 def _first_numbers(header: Dataset, keyword: str, frames: int) -> NDArray[np.float64] | None:
-    numbers = []
-    for frame in range(frames):
-        value = frame_value(header, keyword, frame)
-        try:
-            numbers.append(float(np.atleast_1d(np.asarray(value, dtype=np.float64))[0]))
-        except (TypeError, ValueError, IndexError):
-            return None
-    return np.array(numbers) if np.isfinite(numbers).all() else None
+    numbers = [read_numbers(header, keyword, frame) for frame in range(frames)]
+    return np.array([each[0] for each in numbers if each is not None]) if all(n is not None for n in numbers) else None

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom_decoders import DECODERS, decode_frames, keeps_unused_bits
-from .dicom_geometry import Place, affine_of, read_place
-from .dicom_luts import apply_modality_lut, float_for, read_window
-from .stored_image import Floats, StoredImage, UnreadableImage
+from monai_deepfixcx.data.reading.dicom_decoders import DECODERS, decode_frames, keeps_unused_bits
+from monai_deepfixcx.data.reading.dicom_geometry import Place, affine_of, read_place
+from monai_deepfixcx.data.reading.dicom_luts import apply_modality_lut, float_for, read_table, read_window
+from monai_deepfixcx.data.reading.stored_image import Floats, StoredImage, UnreadableImage
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -126,16 +126,25 @@ def _stored_image(header: Dataset, syntax: UID, words: NDArray[Any], colours: st
 
 
 def _with_colour(image: StoredImage, header: Dataset, words: NDArray[Any], colours: str, frames: int) -> StoredImage:
-    from pydicom.pixels.processing import apply_color_lut
-
     bits = header.BitsStored
     if colours == "PALETTE COLOR":
-        words = apply_color_lut(words, header)[..., :3]
-        bits = 8 * words.dtype.itemsize
+        words, bits = _apply_palette(words, header)
     elif colours != "RGB":
         raise UnreadableImage(f"colour space {colours} is not supported; convert the file to RGB")
     values: Floats = _channel_first(words, frames > 1).astype(float_for(bits))
     return replace(image, values=values, ends=(0.0, float(2**bits - 1)))
+
+
+def _apply_palette(words: NDArray[Any], header: Dataset) -> tuple[NDArray[Any], int]:
+    """Colour ``[..., 3]`` for palette indices ``[...]``, and its bits."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    names = [f"{colour}PaletteColorLookupTable" for colour in _COLOURS]
+    if any(f"{name}Data" not in header for name in names):  # then it is segmented, a code that pydicom knows
+        colours = apply_color_lut(words, header)[..., :3]
+        return colours, 8 * colours.dtype.itemsize
+    tables = [read_table(header[f"{name}Descriptor"].value, header[f"{name}Data"].value, header) for name in names]
+    return np.stack([table.look_up(words) for table in tables], axis=-1), tables[0].bits
 
 
 def _with_grey(image: StoredImage, header: Dataset, syntax: UID, words: NDArray[Any], frames: int) -> StoredImage:
@@ -167,11 +176,14 @@ def _channel_first(array: NDArray[Any], volume: bool) -> NDArray[Any]:
 def _without_unused_bits(words: NDArray[Any], header: Dataset, *, shifted: bool) -> NDArray[Any]:
     """Keep the Bits Stored bits that end at High Bit: others may hold overlays or anything (PS3.5, 8.1.1)."""
     allocated, stored = 8 * words.dtype.itemsize, header.BitsStored
-    high = header.get("HighBit") if shifted else None
-    up = allocated - stored if high is None else allocated - 1 - high
     if header.BitsAllocated == 1 or allocated == stored:
         return words
-    return np.asarray((words << up) >> (allocated - stored))  # on signed words the second shift repeats the sign
+    high = header.get("HighBit")
+    if not shifted or high is None or not stored <= high + 1 <= allocated:  # not every header is right
+        high = stored - 1
+    return np.asarray(
+        (words << (allocated - 1 - high)) >> (allocated - stored)
+    )  # on signed words the second shift repeats the sign
 
 
 def _stored_ends(header: Dataset) -> tuple[int, int]:

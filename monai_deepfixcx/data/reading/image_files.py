@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,18 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom_geometry import stack_slices
-from .dicom_pixels import read_dicom
-from .nifti_files import is_nifti, read_nifti, unzip_head
-from .picture_files import read_picture, read_tiff
-from .stored_image import Color, Scale, StoredImage, UnreadableImage, check_options, scale_image
+from monai_deepfixcx.data.reading.dicom_geometry import stack_slices
+from monai_deepfixcx.data.reading.dicom_pixels import read_dicom
+from monai_deepfixcx.data.reading.nifti_files import is_nifti, read_nifti, unzip_head
+from monai_deepfixcx.data.reading.picture_files import read_picture, read_tiff
+from monai_deepfixcx.data.reading.stored_image import (
+    Color,
+    Scale,
+    StoredImage,
+    UnreadableImage,
+    check_options,
+    scale_image,
+)
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Format: TypeAlias = Literal["dicom", "nifti", "picture", "tiff"]
@@ -157,11 +165,22 @@ def recognize(path: PathLike) -> Format:
     Raises:
         UnreadableImage: If it cannot be opened or is none of the supported formats.
     """
+    head = _head(Path(path))
+    file_format = _format(head, Path(path).suffix)
+    if file_format is None:
+        raise UnreadableImage(f"not an image: {_what_else(head)}")
+    return file_format
+
+
+def _head(path: Path) -> bytes:
     try:
-        with Path(path).open("rb") as file:
-            return _recognize(file.read(_HEAD), Path(path).suffix)
-    except OSError as error:  # its own message would show the path
-        raise UnreadableImage(f"cannot be opened: {error.strerror or type(error).__name__}") from None
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise _unopened(error) from None
+    if not head:
+        raise UnreadableImage("empty file (0 bytes)")
+    return head
 
 
 def _load(path: Path) -> tuple[bytes, Format]:
@@ -169,12 +188,14 @@ def _load(path: Path) -> tuple[bytes, Format]:
     try:
         return path.read_bytes(), file_format
     except OSError as error:
-        raise UnreadableImage(f"cannot be read: {error.strerror or type(error).__name__}") from None
+        raise _unopened(error) from None
 
 
-def _recognize(head: bytes, suffix: str) -> Format:
-    if not head:
-        raise UnreadableImage("empty file (0 bytes)")
+def _unopened(error: OSError) -> UnreadableImage:
+    return UnreadableImage(f"cannot be opened: {error.strerror or type(error).__name__}")  # its own text has the path
+
+
+def _format(head: bytes, suffix: str) -> Format | None:
     if head[128:132] == b"DICM":
         return "dicom"
     if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
@@ -183,16 +204,14 @@ def _recognize(head: bytes, suffix: str) -> Format:
         return "tiff"
     if is_nifti(unzip_head(head, _HEAD) if head[:2] == b"\x1f\x8b" else head):
         return "nifti"
-    if _may_lack_the_mark(head, suffix):
-        return "dicom"
-    raise UnreadableImage(f"not an image: {_what_else(head)}")
+    return "dicom" if _may_lack_the_mark(head, suffix) else None
 
 
 def _may_lack_the_mark(head: bytes, suffix: str) -> bool:
     """Whether this is a DICOM data set without preamble; files named by a UID have a number for a suffix."""
-    starts = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0", b"\0\x08\0\x05")
     named = suffix.lower() in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()
-    return named and head.startswith(starts)
+    little = head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"  # the first group is always 2 or 8
+    return named and (little or head[:3] == b"\0\x08\0")
 
 
 def _what_else(head: bytes) -> str:
@@ -214,20 +233,26 @@ def _decode(data: bytes, file_format: Format) -> StoredImage:
 
 def _radiograph(image: StoredImage, size: int, color: Color, scale: Scale) -> Radiograph:
     if image.warning:
-        warnings.warn(image.warning, UserWarning, stacklevel=3)
+        warnings.warn(image.warning, UserWarning, stacklevel=_first_level_outside())
     pixels, rule, scaling = scale_image(image, color, scale)
     return Radiograph(pixels, image.affine, size, image.modality, image.inverted, rule, scaling)
 
 
+def _first_level_outside() -> int:
+    """The stack level at which a warning points to the code that called this package."""
+    level = 2
+    while sys._getframe(level).f_globals.get("__name__", "").startswith("monai_deepfixcx"):
+        level += 1
+    return level
+
+
 def _dicom_files(folder: Path) -> list[Path]:
-    """The files of a folder that look like DICOM; viewers and export tools leave others beside them."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        try:
-            if path.is_file() and path.name != "DICOMDIR" and recognize(path) == "dicom":
-                found.append(path)
-        except UnreadableImage:
-            continue
+    """The DICOM files of a folder; viewers and export tools leave others beside them."""
+    try:
+        paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
+    except OSError as error:
+        raise _unopened(error) from None
+    found = [path for path in paths if path.name != "DICOMDIR" and _format(_head(path), path.suffix) == "dicom"]
     if not found:
         raise UnreadableImage("a folder without DICOM files")
     return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .stored_image import StoredImage, UnreadableImage
+from monai_deepfixcx.data.reading.stored_image import StoredImage, UnreadableImage
 
+_GZIP_MARK = b"\x1f\x8b"
 _GZIP = 31  # zlib's code for a gzip header and checksum
 
 
@@ -42,7 +44,7 @@ def read_nifti(data: bytes) -> StoredImage:
         UnreadableImage: If the file is damaged or cut off, or holds more than one grey volume.
     """
     try:
-        return _read_nifti(_unzipped(data) if data[:2] == b"\x1f\x8b" else data)
+        return _read_nifti(_unzipped(data) if data[:2] == _GZIP_MARK else data)
     except UnreadableImage:
         raise
     except Exception as error:  # nibabel raises ImageFileError, HeaderDataError, ValueError, ... for bad headers
@@ -50,13 +52,16 @@ def read_nifti(data: bytes) -> StoredImage:
 
 
 def _unzipped(data: bytes) -> bytes:
-    unzip = zlib.decompressobj(_GZIP)
-    try:
-        unzipped = unzip.decompress(data)
-    except zlib.error:
-        raise UnreadableImage("damaged: the gzip stream of this NIfTI is broken") from None
-    if not unzip.eof:
-        raise UnreadableImage(f"truncated: the gzip stream of this NIfTI stops after {len(unzipped):,} bytes")
+    unzipped = b""
+    while data[:2] == _GZIP_MARK:  # parallel compressors write several members one after the other
+        unzip = zlib.decompressobj(_GZIP)
+        try:
+            unzipped += unzip.decompress(data)
+        except zlib.error:
+            raise UnreadableImage("damaged: the gzip stream of this NIfTI is broken") from None
+        if not unzip.eof:
+            raise UnreadableImage(f"truncated: the gzip stream of this NIfTI stops after {len(unzipped):,} bytes")
+        data = unzip.unused_data
     return unzipped
 
 
@@ -66,22 +71,23 @@ def _read_nifti(data: bytes) -> StoredImage:
 
     kind = nibabel.Nifti2Image if 540 in (data[0] | data[1] << 8, data[3] | data[2] << 8) else nibabel.Nifti1Image
     with LoggingOutputSuppressor():  # nibabel prints what it mends in a header
-        image = kind.from_bytes(data)
+        image: Any = kind.from_bytes(data)
     header = image.header
     dtype, shape = header.get_data_dtype(), header.get_data_shape()
     if dtype.kind not in "iuf":
         raise UnreadableImage(f"NIfTI of type {header['datatype']} (colour or complex) is not supported; save grey")
-    there, needed = len(data) - int(header["vox_offset"]), dtype.itemsize * int(np.prod(shape))
+    there, needed = len(data) - int(image.dataobj.offset), dtype.itemsize * math.prod(shape)
     if there < needed:
         raise UnreadableImage(f"truncated: {max(there, 0):,} of {needed:,} pixel bytes are there")
-    volume = np.asarray(image.get_fdata(dtype=np.float32 if dtype.itemsize <= 2 or dtype == "f4" else np.float64))
-    volume = _volume(volume, shape)
+    kept = np.float32 if dtype.itemsize <= 2 or dtype.kind + str(dtype.itemsize) == "f4" else np.float64
+    volume = _volume(np.asarray(image.get_fdata(dtype=kept)), shape)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
         raise UnreadableImage("damaged: the affine of this NIfTI is not finite")
     if volume.shape[2] == 1:
         volume, affine = _as_displayed(volume, affine)
-    return StoredImage(values=volume[None], affine=affine, ends=_ends(dtype, header), full_range=False)
+    ends = _ends(dtype, image.dataobj.slope, image.dataobj.inter)
+    return StoredImage(values=volume[None], affine=affine, ends=ends, full_range=False)
 
 
 def _volume(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -96,12 +102,11 @@ def _volume(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
-def _ends(dtype: np.dtype[Any], header: Any) -> tuple[float, float] | None:
+def _ends(dtype: np.dtype[Any], slope: float, intercept: float) -> tuple[float, float] | None:
     if dtype.kind == "f":
         return None
-    slope, intercept = header.get_slope_inter()
     info = np.iinfo(dtype)
-    first, last = (end * (1 if slope is None else slope) + (intercept or 0) for end in (info.min, info.max))
+    first, last = (end * slope + intercept for end in (info.min, info.max))
     return float(min(first, last)), float(max(first, last))
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .stored_image import StoredImage, UnreadableImage
+from monai_deepfixcx.data.reading.stored_image import StoredImage, UnreadableImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -34,8 +37,7 @@ def read_picture(data: bytes) -> StoredImage:
         UnreadableImage: If the file is damaged, cut off, or a decompression bomb.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, where only the orientation matters
+        with _quiet_pillow():
             return _read_picture(data)
     except UnreadableImage:
         raise
@@ -63,8 +65,8 @@ def read_tiff(data: bytes) -> StoredImage:
         log.addHandler(logging.NullHandler())
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            pages = _tiff_pages(tiff, len(data))
-            return _stack_pages([_read_page(page, data, number) for number, page in enumerate(pages)])
+            pages = _tiff_pages(tiff, data)
+            return _stack_pages([_read_page(page, data) for page in pages])
     except UnreadableImage:
         raise
     except Exception as error:
@@ -73,6 +75,16 @@ def read_tiff(data: bytes) -> StoredImage:
 
 def _damaged(what: str, error: Exception) -> str:
     return f"{what} ({type(error).__name__})"
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, where only the orientation matters
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _refuse_bomb raises instead
+        yield
 
 
 def _read_picture(data: bytes) -> StoredImage:
@@ -114,9 +126,9 @@ def _picture(pixels: NDArray[Any], bits: int, *, inverted: bool = False) -> Stor
 
 def _samples(picture: PILImage) -> NDArray[Any]:
     """Grey ``[rows, columns]`` or RGB ``[rows, columns, 3]``, 8 or 16 bits, from an opened picture."""
-    if picture.mode == "I" or picture.mode.startswith("I;16"):  # Pillow's name for 16-bit grey has changed
-        return np.asarray(picture).astype(np.uint16)
-    if picture.mode == "F":
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
+        return np.asarray(picture).astype(np.uint16)  # 16-bit grey, for which Pillow's name has changed
+    if picture.mode in ("I", "F"):
         return np.asarray(picture)
     return np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
 
@@ -150,33 +162,36 @@ def _oriented(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels
 
 
-def _tiff_pages(tiff: TiffFile, size: int) -> list[TiffPage]:
+def _tiff_pages(tiff: TiffFile, data: bytes) -> list[TiffPage]:
     from tifffile import TiffPage
 
     pages = [page for page in tiff.pages if isinstance(page, TiffPage) and not page.is_reduced]  # no thumbnails
     if not pages:
         raise UnreadableImage("truncated or damaged TIFF: there is no page")
-    if tiff.is_imagej and len(tiff.series[0].pages) > len(pages):
-        raise UnreadableImage("a TIFF stack with only one page (ImageJ); save it again with one page for each slice")
+    last = tiff.pages.next_page_offset  # where the last page states that it is the last; tifffile stops without, too
+    if not last or data[last : last + tiff.tiff.offsetsize] != bytes(tiff.tiff.offsetsize):
+        raise UnreadableImage("truncated: the list of pages in this TIFF has no end")
+    if (tiff.is_imagej or tiff.is_shaped) and tiff.series[0].size > sum(page.size for page in pages):
+        raise UnreadableImage("a TIFF stack that states only its first page; save it again with every slice a page")
     if len({(page.shape, page.dtype, page.photometric) for page in pages}) > 1:
         raise UnreadableImage("the pages of this TIFF differ in size or type; split them into files")
     _refuse_bomb(pages[0].imagewidth * pages[0].imagelength)
     for page in pages:
         # tifffile fills what is missing with zeros where whole strips lie beyond the end.
         end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-        if end > size:
-            raise UnreadableImage(f"truncated: {size:,} of {end:,} bytes are there")
+        if end > len(data):
+            raise UnreadableImage(f"truncated: {len(data):,} of {end:,} bytes are there")
     return pages
 
 
-def _read_page(page: TiffPage, data: bytes, number: int) -> StoredImage:
+def _read_page(page: TiffPage, data: bytes) -> StoredImage:
     colours = getattr(page.photometric, "name", "unknown")
     try:
         if colours not in _TIFF_COLOURS:
             raise ValueError
         pixels = page.asarray()
     except ValueError:  # a compression or colour space that tifffile alone does not decode
-        return _read_page_with_pillow(page, data, number, colours)
+        return _read_page_with_pillow(page, data, colours)
     if page.axes == "SYX":
         pixels = np.moveaxis(pixels, 0, -1)
     if page.axes not in ("YX", "YXS", "SYX"):
@@ -186,23 +201,19 @@ def _read_page(page: TiffPage, data: bytes, number: int) -> StoredImage:
         pixels, bits = np.moveaxis(page.colormap[:, pixels], 0, -1), 16
     elif pixels.ndim == 3:
         pixels = pixels[..., : 3 if colours == "RGB" else 1]  # without alpha
-    return _picture(_oriented(pixels, _orientation(page)), bits, inverted=colours == "MINISWHITE")
+    orientation = page.tags.valueof(_EXIF_ORIENTATION, default=1)
+    return _picture(_oriented(pixels, orientation), bits, inverted=colours == "MINISWHITE")
 
 
-def _orientation(page: TiffPage) -> int:
-    tag = page.tags.get(_EXIF_ORIENTATION)
-    return 1 if tag is None else int(tag.value)
-
-
-def _read_page_with_pillow(page: TiffPage, data: bytes, number: int, colours: str) -> StoredImage:
+def _read_page_with_pillow(page: TiffPage, data: bytes, colours: str) -> StoredImage:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
-                picture.seek(number)
-                pixels = _samples(picture)
+        with _quiet_pillow(), Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
+            picture.seek(page.index)
+            pixels = _samples(picture)
+            # Pillow has turned the page already, and dropped the tag that says so.
+            pixels = _oriented(pixels, picture.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:
         compression = getattr(page.compression, "name", "unknown")
         raise UnreadableImage(
@@ -211,13 +222,10 @@ def _read_page_with_pillow(page: TiffPage, data: bytes, number: int, colours: st
         ) from None
     # Pillow has turned 8-bit MinIsWhite over itself, but not 16-bit.
     inverted = colours == "MINISWHITE" and pixels.dtype != np.uint8
-    bits = 8 * pixels.dtype.itemsize
-    return _picture(_oriented(pixels, _orientation(page)), bits, inverted=inverted)
+    return _picture(pixels, 8 * pixels.dtype.itemsize, inverted=inverted)
 
 
 def _stack_pages(pages: list[StoredImage]) -> StoredImage:
-    from dataclasses import replace
-
     if len(pages) == 1:
         return pages[0]
     return replace(pages[0], values=np.stack([page.values for page in pages], axis=-1))

@@ -135,7 +135,9 @@ def _between(values: Floats, low: float, high: float) -> Floats:
     if low == high:  # a constant image has no contrast to keep; what is not finite stays for others to judge
         return np.where(np.isfinite(values), values.dtype.type(0), values)
     with np.errstate(over="ignore", invalid="ignore"):  # doubles near the end of their range, infinities
-        return (values - low) / (high - low)
+        if low < high:
+            return (values - low) / (high - low)
+        return (low - values) / (low - high)  # inverted; written this way round, 0 is never -0.0
 
 
 def _inverted(values: Floats, ends: tuple[float, float] | None) -> Floats:
