@@ -52,8 +52,9 @@ def privatized_heartspot_mlp(
     out_channels: int = 1,
     inputs: Inputs = "images",
     norm: Literal["batch", "group"] = "batch",
+    widths: Sequence[int] = (3200, 300),
 ) -> PrivatizedNetwork:
-    """A codec and the `HeartSpotMLP`, with batch or group normalization.
+    """A codec and the `HeartSpotMLP`, which documents `norm` and `widths`.
 
     >>> import torch
     >>> codec = {"codec": "heartspot", "prior": "rhline+heart", "spatial_shape": [64, 64]}
@@ -62,7 +63,8 @@ def privatized_heartspot_mlp(
     """
     codec = as_codec(codec)
     length, channels = codec.code_length(spatial_shape), code_channels(codec, in_channels)
-    return PrivatizedNetwork(codec, HeartSpotMLP(length, channels, out_channels, norm), spatial_shape, inputs=inputs)
+    head = HeartSpotMLP(length, channels, out_channels, norm, widths)
+    return PrivatizedNetwork(codec, head, spatial_shape, inputs=inputs)
 
 
 def privatized_code_cnn(

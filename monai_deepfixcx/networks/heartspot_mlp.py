@@ -3,6 +3,7 @@
 Source: Johnson et al., IEEE BHI 2022, arXiv:2210.02241.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ class HeartSpotMLP(nn.Module):
         out_channels: number of logits; 1 in the paper.
         norm: "batch" as published, or "group" (up to 32 groups), which mixes no two samples: the twin to train
             under differential privacy.
+        widths: of the hidden layers; (3200, 300) in the paper, for codes of some 10,000 values.
 
     Raises:
         ValueError: an argument out of range.
@@ -30,7 +32,12 @@ class HeartSpotMLP(nn.Module):
     """
 
     def __init__(
-        self, code_length: int, in_channels: int = 1, out_channels: int = 1, norm: Literal["batch", "group"] = "batch"
+        self,
+        code_length: int,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        norm: Literal["batch", "group"] = "batch",
+        widths: Sequence[int] = (3200, 300),
     ) -> None:
         super().__init__()
         if norm not in ("batch", "group"):
@@ -40,10 +47,14 @@ class HeartSpotMLP(nn.Module):
                 "code_length, in_channels and out_channels must be at least 1; got "
                 f"{code_length}, {in_channels} and {out_channels}."
             )
+        if min(widths, default=0) < 1:
+            raise ValueError(
+                f"widths must name at least one hidden layer, each of width 1 or more; got {list(widths)}."
+            )
         self.code_length, self.in_channels = code_length, in_channels
         layers: list[nn.Module] = []
         before = in_channels * code_length
-        for width in (3200, 300):
+        for width in widths:
             layers += [nn.Linear(before, width), _norm(width, norm), nn.SELU()]
             before = width
         self.layers = nn.Sequential(*layers, nn.Linear(before, out_channels))

@@ -22,6 +22,11 @@ def test_the_published_layers() -> None:
     assert [(layer.in_features, layer.out_features) for layer in linears] == [(40, 3200), (3200, 300), (300, 1)]
 
 
+def test_widths_replace_the_published_ones() -> None:
+    linears = [layer for layer in HeartSpotMLP(40, widths=(16, 8, 4)).layers if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linears] == [(40, 16), (16, 8), (8, 4), (4, 1)]
+
+
 def test_the_twin_differs_in_its_norms_only() -> None:
     twin = HeartSpotMLP(code_length=40, norm="group")
     norms = [layer for layer in twin.modules() if isinstance(layer, nn.GroupNorm)]
@@ -47,5 +52,9 @@ def test_errors_name_the_argument() -> None:
         ValueError, match="code_length, in_channels and out_channels must be at least 1; got 20, 0 and 1"
     ):
         HeartSpotMLP(20, in_channels=0)
+    with pytest.raises(ValueError, match=r"widths must name at least one hidden layer.*got \[16, 0\]"):
+        HeartSpotMLP(20, widths=(16, 0))
+    with pytest.raises(ValueError, match=r"widths must name at least one hidden layer.*got \[\]"):
+        HeartSpotMLP(20, widths=())
     with pytest.raises(ValueError, match=r"codes must have shape \[B, 1, 20\]; got \[5, 3, 20\]"):
         HeartSpotMLP(20)(torch.rand(5, 3, 20))
