@@ -144,5 +144,6 @@ def test_demo(tmp_path: Path, run: Run) -> None:
     status, out, _ = run("demo", "--data", tmp_path / "mine", "-o", tmp_path / "demo")
     assert status == 0
     assert out.count("every shard verified") == 4
+    assert out.count("AUROC Cardiomegaly") == 2
     for name in ("deepfixcx", "heartspot", "volumes"):
         assert (tmp_path / "demo" / f"{name}.png").stat().st_size > 50_000

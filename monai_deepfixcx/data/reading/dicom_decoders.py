@@ -1,6 +1,6 @@
 """Stored pixel values out of a DICOM file, the same whichever decoder is installed.
 
-ITK is asked first because it is always installed; python-gdcm, Pillow and pylibjpeg follow through pydicom.
+ITK decodes, because it is always installed; python-gdcm, Pillow and pylibjpeg, through pydicom, what it does not.
 ITK's DICOM reader applies the rescale slope and inverts MONOCHROME1 on its own. It therefore never sees
 the file: each compressed frame is handed to it inside a new DICOM object that says nothing but how the
 frame is coded, so what comes back are stored values and polarity is decided in one place.
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import DecodeRunner
     from pydicom.uid import UID
 
-# In this order; gdcm only where ITK is not installed. The first that is available gives the same bytes everywhere.
+# The first of these that is installed decides. The next is not asked if it refuses: some are lax and would make up
+# the rest of a damaged frame, so that one machine read what another refuses; and python-gdcm, which wraps the same
+# library as ITK, ends the process over some of them.
 DECODERS = ("pydicom", "itk", "gdcm", "pillow", "pylibjpeg")
 
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # Baseline and Extended: 8 or 12 bits
@@ -43,7 +45,7 @@ _CODE_STREAMS = _ITK_SYNTAXES + _HTJ2K
 _SELF_DESCRIBING = _JPEG_LS + _JPEG_2000  # the code stream, not the header, says how many bits there are
 
 DECODER_DEPENDENCIES = {syntax: ("itk-io>=5.4",) for syntax in _ITK_SYNTAXES}
-_ITK_TYPES = {"uint8": "UC", "int16": "SS", "uint16": "US"}
+_ITK_TYPES = {"uint8": "UC", "int8": "SS", "int16": "SS", "uint16": "US"}  # there is no signed char
 
 
 def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODERS) -> tuple[NDArray[Any], str]:
@@ -52,7 +54,7 @@ def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODE
     Args:
         header: The elements of the Image Pixel module and the pixel data.
         syntax: The transfer syntax of the pixel data.
-        decoders: The decoders that may be used, in order.
+        decoders: The decoders that may be used; the first that is installed is.
 
     Returns:
         Words ``[rows, columns]``, with a leading frame axis if there are several frames and a trailing
@@ -63,7 +65,7 @@ def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODE
             syntax and the package that would help are named.
     """
     if not syntax.is_transfer_syntax:  # private, or newer than pydicom: it cannot even tell whether it is compressed
-        raise UnreadableImage(_cannot_decode(syntax, 8, ()))
+        raise UnreadableImage(f"no decoder for {_named(syntax, 8)}; {_help(syntax, 8)}")
     if not syntax.is_encapsulated:
         _check_length(header)
         return _decode(header, syntax, "native")
@@ -72,15 +74,13 @@ def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODE
     if precision > 8:
         # ITK complains on stderr of 12-bit JPEG and returns an array all the same: there is nothing to hold it against.
         usable = [name for name in usable if name == "pylibjpeg"]
-    elif "itk" in usable:
-        # Both wrap the same library, but python-gdcm ends the process over some damaged frames that ITK reports.
-        usable = [name for name in usable if name != "gdcm"]
-    for name in usable:
-        try:
-            return _decode(header, syntax, name)
-        except Exception:  # whatever stops one decoder is a reason to ask the next
-            continue
-    raise UnreadableImage(_cannot_decode(syntax, precision, usable))
+    if not usable:
+        raise UnreadableImage(f"no decoder for {_named(syntax, precision)}; {_help(syntax, precision)}")
+    try:
+        return _decode(header, syntax, usable[0])
+    except Exception:  # decoders raise RuntimeError, ValueError, NotImplementedError, what C++ throws, ...
+        refused = f"damaged pixel data: {_named(syntax, precision)} was refused by {usable[0]}"
+        raise UnreadableImage(f"{refused}; ask its source for another copy") from None
 
 
 def keeps_unused_bits(syntax: UID) -> bool:
@@ -208,22 +208,19 @@ def _readable_path(data: bytes) -> Iterator[str]:
         yield str(path)
 
 
-def _cannot_decode(syntax: UID, precision: int, tried: Sequence[str]) -> str:
+def _named(syntax: UID, precision: int) -> str:
+    if not syntax.is_valid:  # a damaged length makes it swallow what follows, and that may be a name
+        return "a transfer syntax that is no UID"
     name = syntax.name if syntax.name != syntax else "unknown"
-    what = f"transfer syntax {name} ({syntax})" + (f" with {precision} bits" if precision > 8 else "")
-    if tried:
-        return f"damaged pixel data: {what} was refused by {', '.join(tried)}; {_help(syntax, precision, tried)}"
-    return f"no decoder for {what}; {_help(syntax, precision, tried)}"
+    return f"transfer syntax {name} ({syntax})" + (f" with {precision} bits" if precision > 8 else "")
 
 
-def _help(syntax: UID, precision: int, tried: Sequence[str]) -> str:
+def _help(syntax: UID, precision: int) -> str:
     if syntax not in _ITK_SYNTAXES + _HTJ2K:
         return "no Python package we know reads it: convert the file to Explicit VR Little Endian first"
-    best = {"pylibjpeg"}
+    package = "itk-io or python-gdcm (monai-deepfixcx[gdcm])"
     if precision > 8:
         package = "pylibjpeg pylibjpeg-libjpeg (GPL-3.0, so it is yours to choose)"
     elif syntax in _HTJ2K:
         package = "pylibjpeg pylibjpeg-openjpeg"
-    else:
-        best, package = {"itk", "gdcm"}, "itk-io or python-gdcm (monai-deepfixcx[gdcm])"
-    return "ask its source for another copy" if best & set(tried) else f"pip install {package} would help"
+    return f"pip install {package} would help"

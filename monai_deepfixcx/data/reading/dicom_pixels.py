@@ -104,9 +104,9 @@ def _check_header(header: Dataset) -> None:
 
 
 def _modality(header: Dataset) -> str | None:
-    """The modality, if it is one of DICOM's short codes: free text could say anything."""
+    """The modality, if it looks like one of DICOM's codes: in a damaged or careless file it may be a name."""
     modality = str(header.get("Modality") or "")
-    return modality if re.fullmatch(r"[A-Z]{2,8}", modality) else None
+    return modality if re.fullmatch(r"[A-Z]{2,3}|RT[A-Z]{3,6}|BDUS|IVUS|IVOCT", modality) else None
 
 
 def _stored_image(header: Dataset, syntax: UID, words: NDArray[Any], colours: str) -> tuple[StoredImage, Place]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from monai_deepfixcx.data.reading import UnreadableImage, read_image
 from monai_deepfixcx.data.reading.dicom_pixels import read_dicom
-from tests.data.reading.dicom_files import SECRET, dicom_bytes, item, make_dicom, random_words, real
+from tests.data.reading.dicom_files import SECRET, dicom_bytes, item, make_dicom, random_words, real, write_dicom
 
 
 @pytest.mark.parametrize("name", ["reportsi.dcm", "test-SR.dcm"])
@@ -39,6 +39,18 @@ def test_native_pixel_data_are_counted() -> None:
 def test_pixel_data_longer_than_needed_do_no_harm(read: Any) -> None:
     stored = random_words(0, (4, 4), np.uint8)
     np.testing.assert_array_equal(read(stored, Rows=3).pixels, read(stored[:3]).pixels)
+
+
+def test_a_name_in_the_wrong_element_is_not_repeated(tmp_path: Path) -> None:
+    colour = random_words(0, (3, 4, 3), np.uint8)
+    with pytest.raises(UnreadableImage, match=r"^damaged DICOM file \(ValueError\)$"):
+        read_image(write_dicom(tmp_path / "a", colour, PhotometricInterpretation=SECRET))
+    assert read_image(write_dicom(tmp_path / "a", colour, Modality=SECRET)).modality is None
+    data = dicom_bytes(make_dicom(colour)).replace(
+        b"1.2.840.10008.1.2.1\0", b"1.2.840." + (SECRET * 2).encode() + b"  "
+    )
+    with pytest.raises(UnreadableImage, match=r"^no decoder for a transfer syntax that is no UID; no Python package"):
+        read_dicom(data)
 
 
 @pytest.mark.parametrize("keyword", ["Columns", "BitsAllocated", "PhotometricInterpretation"])
@@ -71,8 +83,9 @@ def test_what_breaks_pydicom_is_reported_by_type_alone() -> None:
         read_image(real("badVR.dcm"))
 
 
-def test_a_modality_that_could_be_text_is_not_repeated(read: Any) -> None:
-    assert read(np.zeros((3, 4), np.uint8), Modality=SECRET + " 1").modality is None
+@pytest.mark.parametrize("modality", ["CR", "ECG", "RTDOSE", "RTIMAGE", "IVUS"])
+def test_a_modality_is_kept(read: Any, modality: str) -> None:
+    assert read(np.zeros((3, 4), np.uint8), Modality=modality).modality == modality
 
 
 def test_a_file_without_transfer_syntax_is_read_as_it_looks() -> None:
