@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
 
-.PHONY: install test test-full lint types doctest wheel demo golden clean
+.PHONY: install test test-full lint types doctest wheel demo bench golden clean
 
 install: $(STAMP)
 
@@ -43,6 +43,13 @@ wheel: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/deepfixcx demo $(if $(DATA),--data "$(DATA)")
+
+# README's figures, about 40 minutes on 2 cores. Run it on a quiet machine.
+bench: $(STAMP)
+	$(BIN)/python -W ignore -m benchmarks.training_speed
+	$(BIN)/python -W ignore -m benchmarks.accuracy_nih
+	$(BIN)/python -W ignore -m benchmarks.accuracy_phantom
+	$(BIN)/python -m benchmarks.tables
 
 golden: $(STAMP)
 	$(BIN)/python -m tests.make_golden
