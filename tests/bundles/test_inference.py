@@ -137,7 +137,6 @@ def test_missing_weights_name_their_key(name: str, key: str, mixed: Path, data_d
     assert f"{key} must be a file" in str(caught.value.__cause__)
 
 
-@pytest.mark.slow
 def test_the_command_runs_from_anywhere(mixed: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config(BUNDLES[1], "inference.yaml")]
     command += ["--dataset_dir", str(mixed), "--output_dir", str(tmp_path / "out"), "--progress", "False"]

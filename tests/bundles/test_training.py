@@ -110,7 +110,6 @@ def test_shipped_weights_are_as_good_as_their_card_says(bundle: str, data_dir: s
     assert json.loads((tmp_path / "thresholds.json").read_text()) == pytest.approx(shipped, abs=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_two_processes(bundle: str, data_dir: str, tmp_path: Path) -> None:
     files = [config(bundle, "train.yaml"), config(bundle, "multi_gpu_train.yaml"), overlay("smoke.yaml")]
