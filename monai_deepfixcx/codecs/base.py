@@ -171,7 +171,19 @@ def _sizes(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-class IdentityCodec(Codec):
+class _End(Codec):
+    """What the two ends share: the number of spatial axes is all there is to choose."""
+
+    def __init__(self, spatial_dims: int = 2) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+
+    def parameters_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"spatial_dims": self.spatial_dims}
+
+
+class IdentityCodec(_End):
     """Keeps every pixel: the end at which every attack must succeed.
 
     >>> import torch
@@ -181,14 +193,6 @@ class IdentityCodec(Codec):
     """
 
     name = "identity"
-
-    def __init__(self, spatial_dims: int = 2) -> None:
-        super().__init__()
-        self.spatial_dims = spatial_dims
-
-    def parameters_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {"spatial_dims": self.spatial_dims}
 
     def code_length(self, spatial_shape: Sequence[int]) -> int:
         """The number of pixels."""
@@ -201,7 +205,7 @@ class IdentityCodec(Codec):
         return codes.unflatten(2, spatial_shape)
 
 
-class ConstantCodec(Codec):
+class ConstantCodec(_End):
     """Keeps nothing, a single zero a channel: the end at which every attack must be at chance.
 
     >>> import torch
@@ -210,14 +214,6 @@ class ConstantCodec(Codec):
     """
 
     name = "constant"
-
-    def __init__(self, spatial_dims: int = 2) -> None:
-        super().__init__()
-        self.spatial_dims = spatial_dims
-
-    def parameters_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {"spatial_dims": self.spatial_dims}
 
     def code_length(self, spatial_shape: Sequence[int]) -> int:
         """Always 1."""

@@ -174,7 +174,7 @@ def _parse_prior(prior: str) -> frozenset[str]:
             f"prior must join any of {', '.join(_PRIORS)} by '+'; got {prior!r}, of which "
             f"{', '.join(sorted(unknown))} is unknown."
         )
-    if asked & {"rhline"} or asked >= {"hline", "rline"}:
+    if "rhline" in asked or asked >= {"hline", "rline"}:
         asked = asked - {"hline", "rline"} | {"rhline"}
     return asked
 

@@ -49,7 +49,7 @@ def run_demo(data: Path | None, output: Path) -> Iterator[Step]:
         WorkspaceError: the packages with the images are missing, or `data` or `output` cannot be used.
     """
     images = output / "images"
-    shutil.rmtree(output, ignore_errors=True)
+    _clear(output)
     _gather(images / "radiographs", images / "volumes")
     deepfixcx, heartspot = DeepFixCXCodec(4, 5), HeartSpotCodec("rhline+heart", (_SIZE, _SIZE))
     chest = images / "radiographs" / _CHEST
@@ -108,6 +108,19 @@ def _run_bundle(repository: Path, name: str, config: str, folder: Path, output: 
     with log.open("w") as file:
         if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode:
             raise WorkspaceError(f"the bundle {name} failed in {config}.yaml: see {log}.")
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier demo left, and never anything else."""
+    marker = output / ".deepfixcx-demo"
+    if output.exists() and any(output.iterdir()) and not marker.exists():
+        raise WorkspaceError(f"{output} holds files that no demo wrote: choose another folder with --output.")
+    try:
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        marker.touch()
+    except OSError as error:
+        raise WorkspaceError(f"cannot write to {output}: {error.strerror}.") from None
 
 
 def _gather(radiographs: Path, volumes: Path) -> None:

@@ -86,10 +86,12 @@ def privatize(
     on_plan(sum(len(shard.files) for shard in shards), len(mine.keys() & done))
     encoded = 0
     try:
-        run = _run_here(shards, workspace, settings, on_progress)
-        if workers:
-            run = _run_in_processes(shards, workspace, settings, workers, on_progress)
-        for entries in run:
+        runs = (
+            _run_in_processes(shards, workspace, settings, workers, on_progress)
+            if workers
+            else _run_here(shards, workspace, settings, on_progress)
+        )
+        for entries in runs:
             encoded += sum(not entry.reason for entry in entries)
             on_entries(entries)
     except OSError as error:

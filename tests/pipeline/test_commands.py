@@ -137,6 +137,19 @@ def test_doctor_tries_everything(run: Run) -> None:
         assert what in out
 
 
+def test_demo_deletes_nothing_of_others(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("chapter 1")
+    (tmp_path / "file").touch()
+    status, _, err = run("demo", "-o", tmp_path / "mine")
+    assert status == 2
+    assert "holds files that no demo wrote: choose another folder" in err
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+    status, _, err = run("demo", "-o", tmp_path / "file" / "out")
+    assert status == 2
+    assert "cannot write to" in err
+
+
 @pytest.mark.slow
 def test_demo(tmp_path: Path, run: Run) -> None:
     for number in range(3):
