@@ -4,7 +4,8 @@
 
 Same films, same split by patient, same labels, one run. Every network is trained by AdamW on binary cross-entropy with
 a cosine schedule, and judged on the test patients with the weights of its best validation epoch; training stops where
-validation has not improved for `patience` epochs. No setting was chosen on test patients.
+validation has not improved for `patience` epochs. The settings were chosen on the phantom of
+seed 0; these are other patients, of seed 1.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from monai_deepfixcx.networks import CodeMLP, PrivatizedNetwork, privatized_hear
 NAME = "accuracy_phantom"
 TARGET, MARGIN = 0.95, 0.03
 FULL_IMAGE = "DenseNet121, full image"
+PHANTOM_SEED = 1  # no choice of settings has seen its patients
 Build = Callable[[int], nn.Module]
 
 
@@ -151,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size, counts = (64, (16, 12, 12)) if asked.quick else (128, (500, 100, 300))
     parts, films, first = ("training", "validation", "test"), {}, 0
     for part, count in zip(parts, counts, strict=True):
-        films[part] = PhantomRadiographs(count, 2, size, seed=0, first_patient=first).arrays()
+        films[part] = PhantomRadiographs(count, 2, size, seed=PHANTOM_SEED, first_patient=first).arrays()
         first += count
     networks, columns = {}, {}
     for name, (build, recipe) in NETWORKS.items():
@@ -167,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     ours = [entry for name, entry in networks.items() if name != FULL_IMAGE]
     result = {
-        "data": f"SYNTHETIC: PhantomRadiographs, size={size}, seed=0, 2 visits, no real patient",
+        "data": f"SYNTHETIC: PhantomRadiographs, size={size}, seed={PHANTOM_SEED}, 2 visits, no real patient",
         "label": "Cardiomegaly",
         "patients": dict(zip(parts, counts, strict=True)),
         "positives": {part: float(arrays["labels"][:, 0].mean()) for part, arrays in films.items()},

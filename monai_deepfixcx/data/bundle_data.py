@@ -22,7 +22,7 @@ from torch import Tensor
 from monai_deepfixcx import __version__
 from monai_deepfixcx.codecs import Codec
 from monai_deepfixcx.data.code_store import CodeStore
-from monai_deepfixcx.data.datalist import Source, _draw_parts, make_datalist
+from monai_deepfixcx.data.datalist import Source, draw_parts, make_datalist
 from monai_deepfixcx.data.datalist_sources import PARTS, Part
 from monai_deepfixcx.data.phantom import PhantomRadiographs
 from monai_deepfixcx.data.reading import UnreadableImage
@@ -183,7 +183,7 @@ def _read_datalist(path: Path, names: Sequence[str], fractions: Sequence[float],
     if not read["training"]:
         raise ValueError(f"dataset_dir: {path.name} lists no image.")
     weights: dict[Part, float] = dict(zip(PARTS, fractions, strict=True))
-    drawn = _draw_parts({item["patient"] for item in read["training"]}, weights, seed)
+    drawn = draw_parts({item["patient"] for item in read["training"]}, weights, seed)
     return {part: [item for item in read["training"] if drawn[item["patient"]] == part] for part in PARTS}
 
 

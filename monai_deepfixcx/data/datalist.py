@@ -122,7 +122,7 @@ def make_datalist(
     if split == "published":
         parts = _published_parts(table.records, weights, seed)
     else:
-        parts = _draw_parts({record.patient for record in table.records}, weights, seed)
+        parts = draw_parts({record.patient for record in table.records}, weights, seed)
     label = _class_index if table.is_classes else _label_values
     datalist: dict[Part, list[Item]] = {part: [] for part in PARTS}
     for record in _present(_in_view(_of_class(table, names), views), missing, start):
@@ -177,8 +177,25 @@ def _present(records: list[Record], missing: str, start: Path) -> list[Record]:
     return present
 
 
-def _draw_parts(patients: Iterable[str], weights: Mapping[Part, float], seed: int) -> dict[str, Part]:
-    """A part for every patient: ordered by a hash of (seed, patient), cut where the weights say."""
+def draw_parts(patients: Iterable[str], weights: Mapping[Part, float], seed: int) -> dict[str, Part]:
+    """Split patients at random, each as a whole, independently of the order they come in.
+
+    They are ordered by a hash of (seed, patient) and cut where the weights say.
+
+    Args:
+        patients: their ids.
+        weights: of the parts; a part of weight 0 stays empty.
+        seed: another seed, another split.
+
+    Returns:
+        The part of every patient.
+
+    Raises:
+        ValueError: a part with a weight gets no patient.
+
+    >>> sorted(draw_parts("abcd", {"training": 3, "testing": 1}, seed=0).values())
+    ['testing', 'training', 'training', 'training']
+    """
     ordered = sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
     parts: dict[str, Part] = {}
     total, reached, begin = sum(weights.values()), 0.0, 0
@@ -214,7 +231,7 @@ def _published_parts(records: Sequence[Record], weights: Mapping[Part, float], s
     if not any(lacking.values()):
         return parts
     training = [patient for patient, part in parts.items() if part == "training"]
-    return parts | _draw_parts(training, {"training": weights["training"], **lacking}, seed)
+    return parts | draw_parts(training, {"training": weights["training"], **lacking}, seed)
 
 
 def _check_only(name: str, value: object, source: str, meant: str) -> None:
