@@ -4,8 +4,8 @@
 
 Same films, same split by patient, same labels, one run. Every network is trained by AdamW on binary cross-entropy with
 a cosine schedule, and judged on the test patients with the weights of its best validation epoch; training stops where
-validation has not improved for `patience` epochs. The settings were chosen on the phantom of
-seed 0; these are other patients, of seed 1.
+validation has not improved for `patience` epochs. The settings were chosen on the phantom of seed 0; these are other
+patients, of seed 1.
 """
 
 from __future__ import annotations
