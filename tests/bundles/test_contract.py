@@ -1,9 +1,12 @@
 """What MONAI and its model zoo ask of a bundle."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -66,6 +69,19 @@ def test_metadata_is_valid(bundle: str, tmp_path: Path) -> None:
     assert metadata["version"] in metadata["changelog"]
     assert "synthetic" in metadata["data_source"].lower()
     assert "SYNTHETIC" in metadata["description"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_is_valid_against_the_published_schema(bundle: str, tmp_path: Path) -> None:
+    """Needs the network, or the schema's path in MONAI_META_SCHEMA."""
+    address = os.environ.get("MONAI_META_SCHEMA") or read(config(bundle, "metadata.json"))["schema"]
+    try:
+        with urlopen(address if "://" in address else Path(address).absolute().as_uri(), timeout=10) as answer:
+            (tmp_path / "schema.json").write_bytes(answer.read())
+    except URLError as error:
+        pytest.skip(f"the model zoo's schema cannot be had here: {error.reason}")
+    verify_metadata(meta_file=config(bundle, "metadata.json"), filepath=tmp_path / "schema.json")
 
 
 def test_a_wrong_metadata_file_is_refused(tmp_path: Path) -> None:
