@@ -170,10 +170,12 @@ class DeepFixCXCodec(Codec):
         return self._pool_fused(images) if ready else None
 
     def _pool_fused(self, images: Tensor) -> Tensor | None:
-        haar = self.wavelet in ("db1", "haar") and self.spatial_dims == 2 and self.adaptive == "none"
-        if not haar or not kernels.takes(images):
+        if self.adaptive != "none" or not kernels.takes(images):
             return None
-        return kernels.encode_haar(images, self.levels_for(images.shape[2:]), self.patch_size, self.features)
+        levels = self.levels_for(images.shape[2:])
+        if self.wavelet in ("db1", "haar") and self.spatial_dims == 2:
+            return kernels.encode_haar(images, levels, self.patch_size, self.features)
+        return kernels.encode_packets(images, self.analysis.taps, levels, self.patch_size, self.features)
 
     def _encode(self, images: Tensor) -> Tensor:
         if self.in_channels is not None and images.shape[1] != self.in_channels:
@@ -201,9 +203,7 @@ class DeepFixCXCodec(Codec):
         subbands = subbands / math.prod(repeats)
         if not restore_size:
             return self.synthesis(subbands, levels)
-        for axis, repeat in enumerate(repeats, start=3):
-            subbands = subbands.repeat_interleave(repeat, dim=axis)
-        return _crop_centre(self.synthesis(subbands, levels), spatial_shape)
+        return self.synthesis.from_patches(subbands, levels, repeats, spatial_shape)
 
 
 def _cut_patches(subbands: Tensor, grid: Sequence[int]) -> Tensor:
@@ -216,10 +216,3 @@ def _cut_patches(subbands: Tensor, grid: Sequence[int]) -> Tensor:
         subbands = subbands.unflatten(axis, (p, -1))
     inside = [3 + 2 * axis + 1 for axis in range(spatial_dims)]
     return subbands.movedim(inside, list(range(-spatial_dims, 0))).flatten(-spatial_dims)
-
-
-def _crop_centre(images: Tensor, spatial_shape: Sequence[int]) -> Tensor:
-    for axis, size in enumerate(spatial_shape, start=2):
-        # Python's half-to-even rounding is part of the method.
-        images = images.narrow(axis, round((int(images.shape[axis]) - size) / 2), size)
-    return images

@@ -58,7 +58,7 @@ class _PacketFilters(nn.Module):
         if adaptive not in ("none", "filters_1d", "filters_2d"):
             raise ValueError(f'adaptive must be "none", "filters_1d" or "filters_2d"; got {adaptive!r}.')
         self.spatial_dims, self.adaptive = spatial_dims, adaptive
-        self._taps = (tuple(low), tuple(high))
+        self.taps = (tuple(low), tuple(high))
         pair = torch.tensor([list(low), list(high)], dtype=torch.float64)
         if adaptive == "none":
             # float64 whatever the images are: float32 images then see the taps rounded once, float64 ones exactly.
@@ -81,7 +81,14 @@ class _PacketFilters(nn.Module):
 
     def operator(self, size: int, levels: int, like: Tensor) -> Tensor:
         """The packet transform along one axis of `size` pixels, as a matrix ``[2^levels * n', size]``."""
-        return torch.from_numpy(_axis_operator(self._taps, size, levels)).to(like)
+        return torch.from_numpy(_axis_operator(self.taps, size, levels)).to(like)
+
+    def patch_operator(self, patches: int, repeat: int, levels: int, like: Tensor) -> Tensor:
+        """The inverse along one axis of bands in which every value stands `repeat` times, from the values alone.
+
+        ``[2^levels * patches * repeat, 2^levels * patches]``.
+        """
+        return torch.from_numpy(_patch_operator(self.taps, patches, repeat, levels)).to(like)
 
     def levels_by_convolution(self, spatial_shape: Sequence[int], levels: int) -> int:
         """How many levels to take one at a time, before the others in one matrix product an axis."""
@@ -104,6 +111,14 @@ def _axis_operator(taps: tuple[tuple[float, ...], tuple[float, ...]], size: int,
         rows = (windows @ filters).transpose(0, 3, 1, 2)
         rows = rows.reshape(-1, *rows.shape[2:])
     return rows.reshape(-1, size)
+
+
+@lru_cache(maxsize=32)
+def _patch_operator(
+    taps: tuple[tuple[float, ...], tuple[float, ...]], patches: int, repeat: int, levels: int
+) -> _Matrix:
+    size = 2**levels * patches * repeat
+    return _axis_operator(taps, size, levels).reshape(-1, repeat, size).sum(axis=1).T.copy()
 
 
 def _along_axis(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
@@ -225,14 +240,50 @@ class InverseWaveletPacket(_PacketFilters):
 
     def _join_every_axis(self, x: Tensor, levels: int) -> Tensor:
         """Undo all `levels` of ``[N, K, *S']`` at once, to ``[N, *S]``."""
+        x = self._bands_by_axis(x, levels)
+        for axis in range(1, x.ndim):
+            x = _along_axis(self.operator(x.shape[axis], levels, like=x).T, x, axis)
+        return x
+
+    def _bands_by_axis(self, x: Tensor, levels: int) -> Tensor:
+        """Subbands ``[N, K, *S']`` side by side along each axis, ``[N, *S]``."""
         axis_by_axis = np.argsort(_interleaved(levels, self.spatial_dims)).tolist()
         x = x[:, axis_by_axis].unflatten(1, [2**levels] * self.spatial_dims)
         bands = range(1, 2 * self.spatial_dims, 2)
         x = x.movedim(list(range(1, self.spatial_dims + 1)), list(bands))
         for axis in range(1, self.spatial_dims + 1):
             x = x.flatten(axis, axis + 1)
-            x = _along_axis(self.operator(x.shape[axis], levels, like=x).T, x, axis)
         return x
+
+    def from_patches(
+        self, patches: Tensor, levels: int, repeats: Sequence[int], spatial_shape: Sequence[int]
+    ) -> Tensor:
+        """Put images together from subbands that are constant in patches, and crop them about their centre.
+
+        The same as repeating every value of ``patches [B, C, K, *P]`` `repeats` times along each axis, `forward`, and
+        the crop, but, where axes are short enough for it, by one small matrix product an axis.
+
+        Args:
+            patches: one value per subband and patch.
+            levels: J.
+            repeats: how often each value stands along each axis.
+            spatial_shape: what is cropped out.
+        """
+        sizes = [int(p) * r * 2**levels for p, r in zip(patches.shape[3:], repeats, strict=True)]
+        # Python's half-to-even rounding is part of the method.
+        starts = [round((size - n) / 2) for size, n in zip(sizes, spatial_shape, strict=True)]
+        if self.levels_by_convolution(sizes, levels) > 0:
+            for axis, repeat in enumerate(repeats, start=3):
+                patches = patches.repeat_interleave(repeat, dim=axis)
+            x = self.forward(patches, levels)
+            for axis, (start, n) in enumerate(zip(starts, spatial_shape, strict=True), start=2):
+                x = x.narrow(axis, start, n)
+            return x
+        x = self._bands_by_axis(patches.flatten(0, 1), levels)
+        for axis, (repeat, start, n) in enumerate(zip(repeats, starts, spatial_shape, strict=True), start=1):
+            matrix = self.patch_operator(int(patches.shape[axis + 2]), repeat, levels, like=x)
+            x = _along_axis(matrix[start : start + n], x, axis)
+        return x.unflatten(0, tuple(patches.shape[:2]))
 
 
 def _append_zero_where_odd(x: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from monai_deepfixcx.codecs.kernels.haar import encode_haar
+from monai_deepfixcx.codecs.kernels.packets import encode_packets
 
-__all__ = ["encode_haar", "takes"]
+__all__ = ["encode_haar", "encode_packets", "takes"]
 
 _DTYPES = (torch.float32, torch.float64, torch.uint8, torch.uint16, torch.int16)
 

@@ -51,6 +51,15 @@ def test_reads_every_type_of_pixel(dtype: torch.dtype) -> None:
     torch.testing.assert_close(codes, by_torch(codec, images), rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("levels", range(1, 8))
+def test_eight_bits_give_the_bits_of_floating_point(levels: int) -> None:
+    """They are added in 16 bits as long as nothing overflows, whatever the pixels."""
+    images = torch.from_numpy(np.random.default_rng(0).choice([0, 255], (2, 1, 256, 129))).byte()
+    images[0] = 255
+    codec = DeepFixCXCodec(levels, 1, features=FEATURES)
+    assert torch.equal(codec.encode(images), codec.encode(images.float()))
+
+
 def test_bits_depend_on_neither_batch_nor_threads_nor_memory_layout() -> None:
     codec, images = DeepFixCXCodec(4, 5, features=FEATURES), images_of((7, 3, 100, 90))
     codes = codec.encode(images)

@@ -1,0 +1,97 @@
+"""Pooling coefficients into patches, compiled: what the fused encoders share. Importing this module imports Numba."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_deepfixcx.codecs.kernels.jit import jit
+
+# The numbers by which the loops know the pooled features.
+L1, SUM, MAX, MIN, MEDIAN, L2, SUM_POS, SUM_NEG = range(8)
+_Array = npt.NDArray[Any]
+
+
+@jit
+def start_value(feature: int, whole: bool) -> float:
+    """What pooling starts from; where zeros pad the patch (it is not `whole`), they take part."""
+    return -np.inf if feature == MAX and whole else np.inf if feature == MIN and whole else 0.0
+
+
+@jit
+def pool_row(row: _Array, scale: Any, feature: int, pooled: _Array) -> None:
+    """Add a row of coefficients, scaled, to what was pooled before it."""
+    if feature == L1:
+        for x in range(len(row)):
+            pooled[x] += abs(row[x]) * scale
+    elif feature == SUM:
+        for x in range(len(row)):
+            pooled[x] += row[x] * scale
+    elif feature == MAX:
+        for x in range(len(row)):
+            pooled[x] = max(pooled[x], row[x] * scale)
+    elif feature == MIN:
+        for x in range(len(row)):
+            pooled[x] = min(pooled[x], row[x] * scale)
+    elif feature == L2:
+        for x in range(len(row)):
+            pooled[x] += (row[x] * scale) * (row[x] * scale)
+    elif feature == SUM_POS:
+        for x in range(len(row)):
+            value = row[x] * scale
+            pooled[x] += value if value > 1e-6 else 0
+    elif feature == SUM_NEG:
+        for x in range(len(row)):
+            value = row[x] * scale
+            pooled[x] += value if value < -1e-6 else 0
+
+
+@jit
+def frame(flat: _Array, scale: Any, before: int, width: int, framed: _Array) -> None:
+    """Put rows of `width` into wider ones, whose other places are zero already."""
+    kind = framed.dtype.type
+    for k in range(len(framed)):
+        row = framed[k, before : before + width]
+        values = flat[k * width : (k + 1) * width]
+        for x in range(width):
+            row[x] = kind(values[x] * scale)
+
+
+@jit
+def put_runs(flat: _Array, run: int, feature: int, bands: _Array, out: _Array) -> None:
+    """Pool along the rows of patches what was pooled along their columns; ``out [K, P_w]``."""
+    totals = np.empty(len(flat) // run, dtype=flat.dtype)
+    if feature in (MAX, MIN):
+        for i in range(len(totals)):
+            total = flat[i * run]
+            for value in flat[i * run + 1 : (i + 1) * run]:
+                total = max(total, value) if feature == MAX else min(total, value)
+            totals[i] = total
+    elif run == 1:
+        totals[:] = flat
+    elif run == 2:
+        for i in range(len(totals)):
+            totals[i] = flat[2 * i] + flat[2 * i + 1]
+    elif run == 4:
+        for i in range(len(totals)):
+            totals[i] = ((flat[4 * i] + flat[4 * i + 1]) + flat[4 * i + 2]) + flat[4 * i + 3]
+    else:
+        for i in range(len(totals)):
+            total = flat[i * run]
+            for value in flat[i * run + 1 : (i + 1) * run]:
+                total += value
+            totals[i] = total
+    columns = out.shape[1]
+    for k in range(len(bands)):
+        values = out[bands[k]]
+        for q in range(columns):
+            values[q] = totals[k * columns + q]
+
+
+@jit
+def put_medians(kept: _Array, run: int, bands: _Array, out: _Array) -> None:
+    """The lower median of each patch, the zeros that pad it among its pixels."""
+    for k in range(len(bands)):
+        for q in range(out.shape[1]):
+            values = np.sort(kept[:, k, q * run : (q + 1) * run].copy().reshape(-1))
+            out[bands[k], q] = values[(len(values) - 1) // 2]
