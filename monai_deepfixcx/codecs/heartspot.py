@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_deepfixcx.codecs.base import Codec, per_axis
-from monai_deepfixcx.codecs.prefilters import Criterion, median_pool, quadtree
+from monai_deepfixcx.codecs.prefilters import Criterion, median_pool, medians_at, quadtree
 from monai_deepfixcx.codecs.priors import HEART, Mask, Point, horizontal_lines, polygon_mask, random_lines
 
 Region = Sequence[Point] | Mask | Tensor | Mapping[str, Any]
@@ -134,15 +134,18 @@ class HeartSpotCodec(Codec):
             )
         return sum(self.mask.shape) if self.aggregate == "sum" else len(self._kept)
 
+    def _encode_fused(self, images: Tensor) -> Tensor | None:
+        if images.is_floating_point() or self.aggregate == "sum" or self.priors & {"quadtree", "median"}:
+            return None
+        return images.flatten(2)[:, :, self._kept].float()  # converts only what is kept
+
     def _encode(self, images: Tensor) -> Tensor:
         if "quadtree" in self.priors:
             images = quadtree(images, self.quadtree_threshold, self.quadtree_criterion)
-        if "median" in self.priors:
-            images = median_pool(images)
         if self.aggregate == "sum":
-            masked = images * self.mask
+            masked = (median_pool(images) if "median" in self.priors else images) * self.mask
             return torch.cat([masked.sum(2), masked.sum(3)], dim=2)
-        return images.flatten(2)[:, :, self._kept]
+        return medians_at(images, self._kept) if "median" in self.priors else images.flatten(2)[:, :, self._kept]
 
     def _decode(self, codes: Tensor, spatial_shape: tuple[int, ...], restore_size: bool) -> Tensor:
         images = self._spread_sums(codes) if self.aggregate == "sum" else self.scatter(codes)

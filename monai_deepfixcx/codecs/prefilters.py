@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from monai_deepfixcx.codecs import kernels
+
 Criterion = Literal["entropy", "std"]
 # Windows are gathered a few output rows at a time, to keep the working memory near this many values.
 _WINDOW_VALUES = 2**24
+_MEDIAN_KERNEL, _MEDIAN_STRIDE = 12, 2
 
 
 def quantile_pool(
@@ -39,18 +42,25 @@ def quantile_pool(
               [10.5000, 12.5000]]]])
     """
     if padding == "same":
-        total = max(kernel - stride, 0)
-        if min(images.shape[2:]) <= total - total // 2:
-            raise ValueError(f"images must be larger than half the {kernel}-pixel window; got {list(images.shape)}.")
-        before, after = total // 2, total - total // 2
-        images = F.pad(images, (before, after, before, after), mode="reflect")
+        images = _reflect(images, kernel, stride)
     elif min(images.shape[2:]) < kernel:
         raise ValueError(f"kernel must be at most the image size; got {kernel} for {list(images.shape)}.")
+    if images.is_floating_point() and kernels.takes(images):
+        height = (images.shape[2] - kernel) // stride + 1
+        return kernels.window_quantiles(images, kernel, stride, quantile).unflatten(2, (height, -1))
     windows = images.unfold(2, kernel, stride).unfold(3, kernel, stride)
     if torch.compiler.is_exporting():  # an exported program must not split by the batch size it was traced with
         return _quantile(windows.flatten(-2), quantile)
     rows_at_once = max(1, _WINDOW_VALUES // max(1, windows[:, :, :1].numel()))
     return torch.cat([_quantile(part.flatten(-2), quantile) for part in windows.split(rows_at_once, dim=2)], dim=2)
+
+
+def _reflect(images: Tensor, kernel: int, stride: int) -> Tensor:
+    total = max(kernel - stride, 0)
+    if min(images.shape[2:]) <= total - total // 2:
+        raise ValueError(f"images must be larger than half the {kernel}-pixel window; got {list(images.shape)}.")
+    before, after = total // 2, total - total // 2
+    return F.pad(images, (before, after, before, after), mode="reflect")
 
 
 def _quantile(values: Tensor, quantile: float) -> Tensor:
@@ -68,7 +78,20 @@ def median_pool(images: Tensor) -> Tensor:
     >>> median_pool(torch.rand(1, 1, 320, 320)).shape
     torch.Size([1, 1, 160, 160])
     """
-    return quantile_pool(images, kernel=12, stride=2, quantile=0.5, padding="same")
+    return quantile_pool(images, _MEDIAN_KERNEL, _MEDIAN_STRIDE, quantile=0.5, padding="same")
+
+
+def medians_at(images: Tensor, places: Tensor) -> Tensor:
+    """``median_pool(images)`` at some places only, counted row by row: ``[B, C, M]``.
+
+    >>> images = torch.rand(2, 1, 32, 32)
+    >>> bool((medians_at(images, torch.tensor([3, 17])) == median_pool(images).flatten(2)[:, :, [3, 17]]).all())
+    True
+    """
+    if images.is_floating_point() and kernels.takes(images):
+        padded = _reflect(images, _MEDIAN_KERNEL, _MEDIAN_STRIDE)
+        return kernels.window_quantiles(padded, _MEDIAN_KERNEL, _MEDIAN_STRIDE, 0.5, places)
+    return median_pool(images).flatten(2)[:, :, places]
 
 
 def quadtree(images: Tensor, threshold: float, criterion: Criterion = "entropy") -> Tensor:

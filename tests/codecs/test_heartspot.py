@@ -223,3 +223,16 @@ def test_bad_arguments_are_named() -> None:
         median_pool(torch.zeros(1, 1, 4, 64))
     with pytest.raises(ValueError, match=r"kernel must be at most the image size; got 24"):
         quantile_pool(torch.zeros(1, 1, 8, 8), 24, 1, 0.9)
+
+
+@pytest.mark.parametrize("prior", ["median+rhline+heart", "median"])
+def test_medians_where_they_are_kept_equal_the_torch_path(prior: str) -> None:
+    images = torch.rand(2, 2, 64, 50, generator=torch.Generator().manual_seed(3))
+    codec = HeartSpotCodec(prior, (64, 50))
+    assert torch.equal(codec.encode(images), codec.encode(images.clone().requires_grad_()).detach())
+
+
+def test_eight_bits_are_converted_where_they_are_kept() -> None:
+    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    codec = HeartSpotCodec("rhline", (64, 64))
+    assert torch.equal(codec.encode(images), codec.encode(images.float()))

@@ -6,8 +6,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from monai_deepfixcx.codecs.kernels.haar import encode_haar
 from monai_deepfixcx.codecs.kernels.packets import encode_packets
+from monai_deepfixcx.codecs.kernels.windows import window_quantiles
 
-__all__ = ["encode_haar", "encode_packets", "takes"]
+__all__ = ["encode_haar", "encode_packets", "takes", "window_quantiles"]
 
 _DTYPES = (torch.float32, torch.float64, torch.uint8, torch.uint16, torch.int16)
 
