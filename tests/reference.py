@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pywt
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from skimage import draw
+from torch import Tensor
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -146,6 +149,28 @@ def encode(
     """Return the DeepFixCX code `[D]` of one channel `[*S]`."""
     x = x.astype(np.float64)
     return pool(packet(x - x.mean() if zero_mean else x, wavelet, levels), patch_grid, features)
+
+
+def published_encode(images: Tensor, levels: int, patch_grid: Grid, wavelet: str = "db1") -> Tensor:
+    """The l1 codes `[B, D]` of `[B, 1, *S]`, as published: a grouped convolution per level, unfold, sum of |c|."""
+    spatial_dims = images.ndim - 2
+    convolve = {2: F.conv2d, 3: F.conv3d}[spatial_dims]
+    taps = [torch.tensor(filter_taps) for filter_taps in pywt.Wavelet(wavelet).filter_bank[:2]]
+    products = [
+        reduce(lambda a, b: a[..., None] * b, chosen) for chosen in itertools.product(taps, repeat=spatial_dims)
+    ]
+    bank = torch.stack(products).unsqueeze(1).to(images)
+    for _ in range(levels):
+        images = F.pad(images, [side for n in reversed(images.shape[2:]) for side in (0, n % 2)])
+        channels = images.shape[1]
+        kernels = bank.repeat(channels, *[1] * (spatial_dims + 1))
+        images = convolve(images, kernels, stride=2, padding=(len(taps[0]) - 1) // 2, groups=channels)
+    grid = as_grid(patch_grid, spatial_dims)
+    pads = [(p - n % p) % p for n, p in zip(images.shape[2:], grid, strict=True)]
+    images = F.pad(images, [side for pad in reversed(pads) for side in (pad // 2, pad - pad // 2)])
+    for axis, p in enumerate(grid, start=2):
+        images = images.unfold(axis, images.shape[axis] // p, images.shape[axis] // p)
+    return images.abs().sum(tuple(range(-spatial_dims, 0))).flatten(1)
 
 
 def decode(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pywt
+import torch
 from numpy.typing import NDArray
 
 from tests import make_golden
@@ -346,3 +347,12 @@ def test_stored_golden_arrays_stay_small() -> None:
     sizes = [path.stat().st_size for path in make_golden.FOLDER.glob("*.npz")]
     assert len(sizes) == 2
     assert sum(sizes) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("wavelet", "grid", "shape"), [("db1", 3, (33, 40)), ("coif1", (2, 5), (40, 41)), ("db2", 2, (9, 12, 11))]
+)
+def test_the_published_way_gives_the_same_codes(wavelet: str, grid: ref.Grid, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(3).random(shape)
+    codes = ref.published_encode(torch.from_numpy(image)[None, None], 2, grid, wavelet)[0].numpy()
+    np.testing.assert_allclose(codes, ref.encode(image, 2, grid, wavelet), rtol=1e-6, atol=1e-6)

@@ -1,0 +1,238 @@
+"""How fast images are encoded, against the published way, and decoded.
+
+    python -m benchmarks.encode_speed
+
+Images of 320 x 320 in memory, all tasks of a row in turn, medians of the ratios repeat by repeat. The published way is
+`tests.reference.published_encode`: a grouped convolution per level, unfold, sum of absolute values, in torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import common
+from monai_deepfixcx.codecs import DeepFixCXCodec, HeartSpotCodec
+from monai_deepfixcx.codecs.wavelet_packet import WaveletPacket
+from tests import reference
+
+NAME = "encode_speed"
+TARGETS = {"db1, least": 12, "db1, median": 20, "other wavelets, least": 4, "uint8, least": 1.3}
+LEVELS, PATCHES, OTHERS = range(1, 7), (1, 5, 19), ("db2", "coif1", "coif2")
+
+
+def grid(side: int) -> list[tuple[int, int]]:
+    """The published settings (J, P) that fit."""
+    return [(j, p) for j in LEVELS for p in PATCHES if p <= -(-side // 2**j)]
+
+
+def against(
+    tasks: Mapping[str, Callable[[], object]], images: int, repeats: int, reference_task: str = "published"
+) -> dict[str, Any]:
+    """Images/s of every task, and how many times as fast as the reference it is."""
+    for task in tasks.values():
+        task()  # compiles, and fills caches
+    seconds = common.in_turn(tasks, repeats)
+    return {
+        "images_per_s": {name: images / statistics.median(values) for name, values in seconds.items()},
+        "times": {
+            name: common.spread([slow / fast for slow, fast in zip(seconds[reference_task], values, strict=True)])
+            for name, values in seconds.items()
+            if name != reference_task
+        },
+    }
+
+
+def encode_row(images: Tensor, levels: int, patches: int, wavelet: str, repeats: int) -> dict[str, Any]:
+    """One setting: the published way, ours on float32, ours on the same images as uint8."""
+    codec = DeepFixCXCodec(levels, patches, wavelet, spatial_dims=images.ndim - 2)
+    eight_bits = (images * 255).byte()
+    tasks = {
+        "published": functools.partial(reference.published_encode, images, levels, patches, wavelet),
+        "float32": functools.partial(codec.encode, images),
+        "uint8": functools.partial(codec.encode, eight_bits),
+    }
+    row = against(tasks, len(images), repeats)
+    ratios = [row["times"]["uint8"][key] / row["times"]["float32"][key] for key in ("median",)]
+    size = "x".join(map(str, images.shape[2:]))
+    return {
+        "wavelet": wavelet,
+        "J": levels,
+        "P": patches,
+        "batch": len(images),
+        "size": size,
+        **row,
+        "uint8": ratios[0],
+    }
+
+
+def decode_row(images: Tensor, wavelet: str, repeats: int) -> dict[str, Any]:
+    """Decoding against the same subbands repeated and inverted in full."""
+    codec = DeepFixCXCodec(4, 5, wavelet)
+    codes = codec.encode(images)
+    subbands = codes.unflatten(2, (-1, 5, 5)) / 16
+
+    def in_full() -> Tensor:
+        return codec.synthesis(subbands.repeat_interleave(4, dim=3).repeat_interleave(4, dim=4), 4)
+
+    row = against(
+        {"in full": in_full, "decode": lambda: codec.decode(codes, (320, 320))}, len(images), repeats, "in full"
+    )
+    return {"wavelet": wavelet, "J": 4, "P": 5, "batch": len(images), **row}
+
+
+def heartspot_row(images: Tensor, prior: str, repeats: int) -> dict[str, Any]:
+    """HeartSpot where no gradient is needed against the path that carries one."""
+    codec = HeartSpotCodec(prior, tuple(images.shape[2:]))
+    recorded = images.clone().requires_grad_()
+    tasks = {"with gradient": lambda: codec.encode(recorded), "encode": lambda: codec.encode(images)}
+    return {"prior": prior, "batch": len(images), **against(tasks, len(images), repeats, "with gradient")}
+
+
+def transform_row(images: Tensor, repeats: int) -> dict[str, Any]:
+    """The packet transform alone against ptwt's, subbands written out."""
+    from ptwt.packets import WaveletPacket2D
+
+    ours = WaveletPacket("db2")
+
+    def theirs() -> Any:
+        packets = WaveletPacket2D(images[:, 0], "db2", mode="zero", maxlevel=3)
+        return [packets["".join(path)] for path in packets.get_natural_order(3)]
+
+    return {
+        "wavelet": "db2",
+        "J": 3,
+        **against({"ptwt": theirs, "ours": lambda: ours(images, 3)}, len(images), repeats, "ptwt"),
+    }
+
+
+def first_call(wavelet: str, home: Path) -> dict[str, float]:
+    """Seconds of the first encoding in a new process: with nothing compiled before, and after that."""
+    script = (
+        "import time, torch; from monai_deepfixcx.codecs import DeepFixCXCodec; x = torch.rand(1, 1, 320, 320);"
+        f"c = DeepFixCXCodec(4, 5, {wavelet!r}); t = time.perf_counter(); c.encode(x); print(time.perf_counter() - t)"
+    )
+    seconds = [
+        float(
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", script],
+                env={"NUMBA_CACHE_DIR": str(home), "PATH": ""},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for _ in range(2)
+    ]
+    return {"compiling": seconds[0], "compiled before": seconds[1]}
+
+
+def start_up(repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds of processes that only start."""
+    commands = {
+        "deepfixcx --help": [sys.executable, "-m", "monai_deepfixcx.cli", "--help"],
+        "import monai_deepfixcx": [sys.executable, "-c", "import monai_deepfixcx"],
+        "python -c pass": [sys.executable, "-c", "pass"],
+    }
+    tasks = {
+        name: functools.partial(subprocess.run, command, capture_output=True, check=True)
+        for name, command in commands.items()
+    }
+    return {name: common.spread(values) for name, values in common.in_turn(tasks, repeats).items()}
+
+
+def read_once(images: Tensor, repeats: int) -> float:
+    """Images/s of reading every pixel once from memory: no encoder of whole images can be faster."""
+    flat = images.view(torch.int32).flatten()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.bitwise_xor(flat[: len(flat) // 2], flat[len(flat) // 2 :]).sum()
+        seconds.append(time.perf_counter() - start)
+    return len(images) / statistics.median(seconds)
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The figures that the targets speak of."""
+    batches = [row for row in rows if row["batch"] > 1]
+    haar = [row["times"]["float32"]["median"] for row in rows if row["wavelet"] == "db1" and "x" in row["size"]]
+    others = [row["times"]["float32"]["median"] for row in rows if row["wavelet"] != "db1"]
+    return {
+        "db1, least": min(haar),
+        "db1, median": statistics.median(haar),
+        "other wavelets, least": min(others),
+        "uint8, least": min(row["uint8"] for row in batches if row["wavelet"] == "db1"),
+    }
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """The result as markdown."""
+    rows = [
+        {
+            "wavelet": row["wavelet"],
+            "J, P": f"{row['J']}, {row['P']}",
+            "size": row["size"],
+            "batch": row["batch"],
+            "published, images/s": f"{row['images_per_s']['published']:,.0f}",
+            "ours, float32": f"{row['images_per_s']['float32']:,.0f} ({row['times']['float32']['median']:.0f}x)",
+            "ours, uint8": f"{row['images_per_s']['uint8']:,.0f} ({row['times']['uint8']['median']:.0f}x)",
+        }
+        for row in result["encode"]
+    ]
+    reached = [
+        {"": name, "reached": f"{result['summary'][name]:.1f}x", "target": f"{target}x"}
+        for name, target in TARGETS.items()
+    ]
+    return f"{common.table(rows)}\n\n{common.table(reached)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = common.arguments(__doc__).parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    side, large, repeats = (64, 4, 1) if given.quick else (320, 64, 5)
+    images = torch.rand(large, 1, side, side, generator=torch.Generator().manual_seed(0))
+    volumes = torch.rand(2, 1, *[16 if given.quick else 128] * 3, generator=torch.Generator().manual_seed(1))
+    settings = [(2, 5)] if given.quick else grid(side)
+    rows = [
+        encode_row(images[:batch], levels, patches, "db1", repeats)
+        for levels, patches in settings
+        for batch in (1, large)
+    ]
+    rows += [
+        encode_row(images, levels, 5, wavelet, repeats)
+        for wavelet in OTHERS
+        for levels in ((2,) if given.quick else (1, 4, 6))
+    ]
+    rows.append(encode_row(volumes, 2, 4, "db1", repeats))
+    with_cache = given.out / "numba"
+    result = {
+        "encode": rows,
+        "summary": summary(rows),
+        "targets": TARGETS,
+        "read once, images/s": read_once(images, repeats),
+        "start_up": start_up(repeats),
+    }
+    if not given.quick:
+        result |= {
+            "decode": [decode_row(images, wavelet, repeats) for wavelet in ("db1", "coif1")],
+            "heartspot": [
+                heartspot_row(images[:8], prior, repeats) for prior in ("rhline+heart", "median+rhline+heart")
+            ],
+            "transform": transform_row(images, repeats),
+            "first_call": {wavelet: first_call(wavelet, with_cache / wavelet) for wavelet in ("db1", "coif1")},
+        }
+    path = common.write(given.out, NAME, result)
+    print(f"{tables(result)}\n\n{path}")
+
+
+if __name__ == "__main__":
+    main()
