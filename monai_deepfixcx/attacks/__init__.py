@@ -1,5 +1,41 @@
 """What an attacker gets back from codes: reconstruction, re-identification and membership inference."""
 
 from monai_deepfixcx.attacks.base import Attack, AttackResult, Auxiliary, ThreatModel, Truth, Victims, run_attack
+from monai_deepfixcx.attacks.membership import RMIA
+from monai_deepfixcx.attacks.reconstruction import (
+    DecoderAttack,
+    InPainting,
+    LearnedInversion,
+    LinearInverse,
+    LinearMMSE,
+    LowPassThumbnail,
+    MAPInversion,
+    MeanFill,
+    MeanImage,
+    NearestNeighbor,
+)
+from monai_deepfixcx.attacks.reidentification import EuclideanLinkage, FeatureLinkage, LearnedLinkage
 
-__all__ = ["Attack", "AttackResult", "Auxiliary", "ThreatModel", "Truth", "Victims", "run_attack"]
+__all__ = [
+    "RMIA",
+    "Attack",
+    "AttackResult",
+    "Auxiliary",
+    "DecoderAttack",
+    "EuclideanLinkage",
+    "FeatureLinkage",
+    "InPainting",
+    "LearnedInversion",
+    "LearnedLinkage",
+    "LinearInverse",
+    "LinearMMSE",
+    "LowPassThumbnail",
+    "MAPInversion",
+    "MeanFill",
+    "MeanImage",
+    "NearestNeighbor",
+    "ThreatModel",
+    "Truth",
+    "Victims",
+    "run_attack",
+]

@@ -133,6 +133,14 @@ class Attack(abc.ABC):
     def measure(self, output: Tensor, auxiliary: Auxiliary, truth: Truth) -> dict[str, Estimate]:
         """How far the attack came: a name to an estimate, with the best guess without the code as its baseline."""
 
+    def why_unsuited(self, codec: Codec) -> str | None:
+        """Why the attack cannot be run on a codec's codes, or None if it can."""
+        return None
+
+    def suits(self, codec: Codec) -> bool:
+        """Whether the attack can be run on a codec's codes."""
+        return self.why_unsuited(codec) is None
+
     def check(self, auxiliary: Auxiliary, truth: Truth) -> None:
         """Refuse data on which the attack could not be measured.
 
@@ -216,8 +224,9 @@ def run_attack(
         The metrics, each with its interval and the best guess without the code as baseline.
 
     Raises:
-        ValueError: fewer than two patients, a patient in both parts, shapes that differ or that the attack does not
-            know, codes of another codec, or data on which the attack could not be measured.
+        ValueError: an attack that does not suit the codec, fewer than two patients, a patient in both parts, shapes
+            that differ or that the attack does not know, codes of another codec, or data on which the attack could not
+            be measured.
 
     >>> import torch
     >>> from monai_deepfixcx.attacks import MeanImage, run_attack
@@ -228,12 +237,15 @@ def run_attack(
     >>> result.metrics["explained_variance"].value
     0.0
     """
+    unsuited = attack.why_unsuited(codec)
+    if unsuited:
+        raise ValueError(f"{attack.name} does not suit this {codec.name} codec: it {unsuited}.")
     known = _population("auxiliary", auxiliary, device)
     attacked = _population("victims", victims, device)
     _check_parts(attack, known, attacked)
     codec = codec.to(known["images"].device).eval()
     start = time.perf_counter()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.enable_grad():  # some attacks descend a gradient
         torch.manual_seed(seed)
         learnt = Auxiliary(
             codec, known["images"], known["patients"], _encode(codec, known["images"]), known["labels"], seed, progress
@@ -246,7 +258,7 @@ def run_attack(
             samples,
             seed,
         )
-        codes = _given_codes(codec, victims, attacked["images"])
+        codes = _given_codes(codec, victims, attacked["images"], learnt.codes.shape[1:])
         seen = Victims(codes, attacked["images"] if attack.threat.raw_images else None, attacked["labels"])
         attack.check(learnt, truth)
         output = attack.fit(learnt).run(seen).detach()
@@ -312,7 +324,7 @@ def _check_parts(attack: Attack, auxiliary: Mapping[str, Any], victims: Mapping[
         )
 
 
-def _given_codes(codec: Codec, victims: Mapping[str, Any], images: Tensor) -> Tensor:
+def _given_codes(codec: Codec, victims: Mapping[str, Any], images: Tensor, shape: torch.Size) -> Tensor:
     if victims.get("codes") is None:
         return _encode(codec, images)
     fingerprint = victims.get("fingerprint")
@@ -322,7 +334,7 @@ def _given_codes(codec: Codec, victims: Mapping[str, Any], images: Tensor) -> Te
             f"{codec.fingerprint()[:8]}. Attack them with the codec that made them."
         )
     codes = _plain(victims["codes"], images.device)
-    expected = (len(images), images.shape[1], codec.code_length(images.shape[2:]))
+    expected = (len(images), *shape)
     if tuple(codes.shape) != expected:
         raise ValueError(
             f"victims' codes must be {list(expected)} for this codec and these images; got {list(codes.shape)}. "

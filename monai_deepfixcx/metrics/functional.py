@@ -297,16 +297,14 @@ def patient_bootstrap(
 
 
 def _vectorised(statistic: Callable[..., float], columns: list[NDArray[Any]]) -> Callable[[Floats], Floats] | None:
-    if len(columns) != 2 or columns[0].ndim != 1:
+    if statistic not in (auroc, average_precision, expected_calibration_error) or columns[0].ndim != 1:
         return None
     scores, labels = _pair(*columns)
     if statistic is auroc:
         return Ranking.of(scores, labels).auroc
     if statistic is average_precision:
         return Ranking.of(scores, labels).average_precision
-    if statistic is expected_calibration_error:
-        return lambda weights: weighted.calibration_error(scores, labels, 15, weights)
-    return None
+    return lambda weights: weighted.calibration_error(scores, labels, 15, weights)
 
 
 def _looped(statistic: Callable[..., float], columns: list[NDArray[Any]]) -> Callable[[Floats], Floats]:

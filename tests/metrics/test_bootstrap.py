@@ -182,3 +182,9 @@ def test_errors_say_what_was_expected() -> None:
         functional.patient_bootstrap(functional.auroc, arrays, "abc")
     with pytest.raises(ValueError, match="patients must hold one name per image, at least one; got 0 for 0 images"):
         functional.patient_bootstrap(functional.auroc, [[], []], "")
+
+
+def test_any_statistic_of_two_columns_is_taken() -> None:
+    values, others = [0.3, 0.7, 0.2, 0.9], [0.1, 0.5, 0.4, 0.6]
+    estimate = functional.patient_bootstrap(lambda a, b: float((a - b).mean()), [values, others], "aabb", samples=20)
+    assert estimate.value == pytest.approx(0.125)
