@@ -62,7 +62,8 @@ class GatheredVictims:
         # Every row carries its shape, so that a rank without rows can take part in gathering.
         shape = [*images.shape[1:], *codes.shape[1:]]
         rows = torch.tensor([[_patient_code(name), *shape] for name in names], dtype=torch.int64)
-        self._batches.append((_plain(images).flatten(1), _plain(codes).flatten(1), rows.reshape(len(names), 1 + len(shape))))
+        rows = rows.reshape(len(names), 1 + len(shape))  # also where there are none
+        self._batches.append((_plain(images).flatten(1), _plain(codes).flatten(1), rows))
 
     def of_all_ranks(self) -> dict[str, Any] | None:
         """What `run_attack` takes as victims: ``images``, ``patients`` and, if there were any, ``codes``.

@@ -12,13 +12,15 @@ from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
 
-def group_count(channels: int, most: int = 32) -> int:
-    """The largest number of groups, up to `most`, that divides `channels`.
+def group_count(channels: int) -> int:
+    """The largest number of groups, up to 32, that divides `channels`.
 
-    >>> group_count(64), group_count(300)
-    (32, 30)
+    A group has two channels at least: of a vector, one alone would be normalized to 0.
+
+    >>> group_count(64), group_count(300), group_count(8)
+    (32, 30, 4)
     """
-    return next(groups for groups in range(min(most, channels), 0, -1) if channels % groups == 0)
+    return next(groups for groups in range(max(1, min(32, channels // 2)), 0, -1) if channels % groups == 0)
 
 
 class _OutOfPlaceBlock(ResNetBlock):
