@@ -44,11 +44,17 @@ wheel: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/deepfixcx demo $(if $(DATA),--data "$(DATA)")
 
-# README's figures, about 40 minutes on 2 cores. Run it on a quiet machine.
+# README's and docs' figures, about two hours on 2 cores. Run it on a quiet machine.
 bench: $(STAMP)
 	$(BIN)/python -W ignore -m benchmarks.training_speed
 	$(BIN)/python -W ignore -m benchmarks.accuracy_nih
 	$(BIN)/python -W ignore -m benchmarks.accuracy_phantom
+	$(BIN)/python -W ignore -m benchmarks.encode_speed
+	$(BIN)/python -W ignore -m benchmarks.scaling
+	$(BIN)/python -W ignore -m benchmarks.attribution_speed
+	$(BIN)/python -W ignore -m benchmarks.attack_speed
+	$(BIN)/python -W ignore -m benchmarks.attacks_nih
+	$(BIN)/python -W ignore -m benchmarks.private_training
 	$(BIN)/python -m benchmarks.tables
 
 golden: $(STAMP)

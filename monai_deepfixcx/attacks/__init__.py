@@ -15,8 +15,10 @@ from monai_deepfixcx.attacks.reconstruction import (
     NearestNeighbor,
 )
 from monai_deepfixcx.attacks.reidentification import EuclideanLinkage, FeatureLinkage, LearnedLinkage
+from monai_deepfixcx.attacks.suite import ATTACKS, SuiteResult, make_attack, run_suite
 
 __all__ = [
+    "ATTACKS",
     "RMIA",
     "Attack",
     "AttackResult",
@@ -34,8 +36,11 @@ __all__ = [
     "MeanFill",
     "MeanImage",
     "NearestNeighbor",
+    "SuiteResult",
     "ThreatModel",
     "Truth",
     "Victims",
+    "make_attack",
     "run_attack",
+    "run_suite",
 ]

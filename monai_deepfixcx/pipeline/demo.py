@@ -11,14 +11,22 @@ from pathlib import Path
 
 from monai_deepfixcx.codecs import Codec, DeepFixCXCodec, HeartSpotCodec
 from monai_deepfixcx.data.code_store import CodeStore
+from monai_deepfixcx.pipeline.attack import AttackSettings, attack_population, headlines
+from monai_deepfixcx.pipeline.attack_data import phantom_population
 from monai_deepfixcx.pipeline.inspect import draw
 from monai_deepfixcx.pipeline.privatize import Summary, privatize, settings_for
 from monai_deepfixcx.pipeline.workspace import Workspace, WorkspaceError
+from monai_deepfixcx.report import render_page, write_card
 
 _SIZE = 320
 _CHEST = "RG1_UNCR.dcm"
 _BRAIN = "brain.nii.gz"
 _PYDICOM_FILES = (_CHEST, "RG1_J2KR.dcm", "RG3_UNCR.dcm")
+# Those that need no long training.
+_QUICK_ATTACKS = (
+    *("MeanImage", "NearestNeighbor", "DecoderAttack", "LowPassThumbnail", "MeanFill", "LinearInverse", "LinearMMSE"),
+    *("EuclideanLinkage", "FeatureLinkage", "LearnedLinkage", "EuclideanLinkage after reconstruction"),
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,23 @@ def train_bundles(repository: Path, output: Path) -> Iterator[TrainedBundle]:
         labels = report["labels"].items()
         auroc = {label: tuple(found["auroc"][end] for end in ("value", "low", "high")) for label, found in labels}
         yield TrainedBundle(name, report["images"], report["patients"], auroc, folder / "eval" / "metrics.md")
+
+
+def attack_phantom(output: Path) -> tuple[list[str], Path]:
+    """Attack codes of a small synthetic phantom with the quick attacks, and write the privacy card.
+
+    Returns:
+        The card's headlines, and the page.
+    """
+    population = phantom_population({"patients": 40, "visits": 3}, side=64, seed=0)
+    codecs = [DeepFixCXCodec(2, 8), DeepFixCXCodec(3, 4), HeartSpotCodec("rhline+heart", (64, 64))]
+    settings = AttackSettings(_QUICK_ATTACKS, samples=300, title="Privacy card of the demo")
+    card = attack_population(population, codecs, settings)
+    output.mkdir(parents=True, exist_ok=True)
+    write_card(card, output / "privacy_card.json")
+    page = output / "privacy_card.html"
+    page.write_text(render_page(card), encoding="utf-8")
+    return headlines(card), page
 
 
 def _run_bundle(repository: Path, name: str, config: str, folder: Path, output: Path) -> None:

@@ -298,3 +298,9 @@ def test_errors_say_what_is_missing() -> None:
         FeatureLinkage(inputs="pixels")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="patience must be at least 1; got 0"):
         LearnedLinkage(patience=0)
+
+
+def test_decoding_does_not_suit_a_code_of_several_features() -> None:
+    codec = DeepFixCXCodec(1, 2, features=["l1", "max"])
+    assert EuclideanLinkage().suits(codec)
+    assert "one pooled feature" in str(EuclideanLinkage("raw").why_unsuited(codec))

@@ -7,7 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from monai_deepfixcx.attacks.base import Auxiliary
+from monai_deepfixcx.attacks.reconstruction.direct import why_undecodable
 from monai_deepfixcx.attacks.reidentification.linkage import LinkageAttack
+from monai_deepfixcx.codecs import Codec
 from monai_deepfixcx.metrics.linkage.metric import euclidean_similarity
 
 
@@ -35,6 +37,10 @@ class EuclideanLinkage(LinkageAttack):
     """
 
     name: ClassVar[str] = "EuclideanLinkage"
+
+    def why_unsuited(self, codec: Codec) -> str | None:
+        """Code to raw needs a decoder."""
+        return why_undecodable(codec) if self.against == "raw" else super().why_unsuited(codec)
 
     def _learn(self, auxiliary: Auxiliary) -> None:
         pass
