@@ -8,10 +8,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_nih, accuracy_phantom, common, training_speed
+from benchmarks import (
+    accuracy_nih,
+    accuracy_phantom,
+    attack_speed,
+    attacks_nih,
+    common,
+    encode_speed,
+    private_training,
+    scaling,
+    training_speed,
+)
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    module.NAME: module.tables for module in (accuracy_phantom, accuracy_nih, training_speed)
+    module.NAME: module.tables
+    for module in (
+        accuracy_phantom,
+        accuracy_nih,
+        training_speed,
+        encode_speed,
+        scaling,
+        attack_speed,
+        attacks_nih,
+        private_training,
+    )
 }
 
 

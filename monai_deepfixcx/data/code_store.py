@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -262,7 +263,8 @@ def _versions() -> dict[str, str]:
 
 def _write_durably(path: Path, content: bytes) -> None:
     """Write and fsync a temporary file, then put it in place: readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A name of its own: two containers may share a process number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

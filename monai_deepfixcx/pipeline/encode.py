@@ -5,6 +5,7 @@ import stat
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,7 +53,11 @@ class Shard:
 
 
 def encode_shard(
-    shard: Shard, workspace: Workspace, settings: Settings, progress: Callable[[int], None] = lambda count: None
+    shard: Shard,
+    workspace: Workspace,
+    settings: Settings,
+    progress: Callable[[int], None] = lambda count: None,
+    writing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[Entry]:
     """Encode the files of a shard and append the codes to the store; files that cannot be encoded are quarantined.
 
@@ -61,6 +66,7 @@ def encode_shard(
         workspace: where they are and where the codes go.
         settings: how to encode.
         progress: told after each file how many are through.
+        writing: entered to write what was encoded; may refuse by raising.
 
     Returns:
         What became of each file.
@@ -86,11 +92,12 @@ def encode_shard(
             size, pixels = image.source_bytes, image.pixels.size
             entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
         progress(count)
-    workspace.record(shard.name, entries)
-    store = CodeStore.open(workspace.output, codec)
-    for shape, items in encoded.items():
-        codes = torch.stack([code for code, _ in items])
-        store.append(f"{shard.name}-{'x'.join(map(str, shape))}", codes, [row for _, row in items])
+    with writing():
+        workspace.record(shard.name, entries)
+        store = CodeStore.open(workspace.output, codec)
+        for shape, items in encoded.items():
+            codes = torch.stack([code for code, _ in items])
+            store.append(f"{shard.name}-{'x'.join(map(str, shape))}", codes, [row for _, row in items])
     return entries
 
 

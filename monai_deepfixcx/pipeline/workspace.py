@@ -20,7 +20,7 @@ class WorkspaceError(Exception):
 
 
 class OutputError(WorkspaceError):
-    """The run cannot go on, as the output cannot be written any more."""
+    """The run cannot go on: the output cannot be written any more, or the scheduler is gone."""
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,21 @@ class Workspace:
         """Write what became of a shard's files into the ledger."""
         lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries)
         path = self.private / "ledger" / f"{shard}.jsonl"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        # Not by process number: two machines may have the same.
+        temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
         temporary.write_text(lines)
         temporary.replace(path)
+
+    def recorded(self, shard: str) -> list[Entry]:
+        """What became of a shard's files, as last recorded."""
+        return _read_entries(self.private / "ledger" / f"{shard}.jsonl")
 
     def entries(self, stored: Iterable[str]) -> list[Entry]:
         """The ledger: one entry a file, encoded if its pseudonym is in the store, else as last quarantined."""
         in_store = set(stored)
         latest: dict[str, Entry] = {}
         for path in sorted((self.private / "ledger").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
-            for line in path.read_text().splitlines():
-                entry = Entry(**json.loads(line))
+            for entry in _read_entries(path):
                 if (entry.id in in_store) == (not entry.reason):
                     latest[entry.id] = entry
         return sorted(latest.values(), key=lambda entry: entry.source)
@@ -153,12 +157,16 @@ def shard_name(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
+def _read_entries(path: Path) -> list[Entry]:
+    return [Entry(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
 def _private_beside(output: Path) -> Path:
     return output.with_name(output.name + "-private")
 
 
 def _check_writable(folder: Path) -> None:
-    probe = folder / f".write-test-{os.getpid()}"
+    probe = folder / f".write-test-{secrets.token_hex(8)}"
     probe.write_bytes(b"")
     probe.unlink()
 
@@ -170,7 +178,7 @@ def _read_or_make_key(path: Path, may_make: bool) -> bytes:
                 f"{path} is missing, but the output already holds codes: without the key they cannot be matched to "
                 "their files. Put the key back, or write into another folder."
             )
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
         temporary.touch(mode=0o600)
         temporary.write_text(secrets.token_hex(32))
         try:

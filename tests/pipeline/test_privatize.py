@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -21,9 +20,8 @@ from pydicom.data import get_testdata_file
 from monai_deepfixcx.codecs import DeepFixCXCodec, HeartSpotCodec
 from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.data.reading import read_image
-from monai_deepfixcx.pipeline import privatize as pipeline
-from monai_deepfixcx.pipeline.encode import Shard, crop_to_square, encode_shard
-from monai_deepfixcx.pipeline.workspace import Entry, Workspace
+from monai_deepfixcx.pipeline.encode import crop_to_square
+from monai_deepfixcx.pipeline.workspace import Workspace
 from tests.pipeline.conftest import BAD, GOOD, Run, write_picture
 
 SMALL = ("--levels", 2, "--patch-size", 3, "--workers", 0)
@@ -143,28 +141,6 @@ def test_a_killed_run_loses_and_doubles_nothing(tmp_path: Path, run: Run) -> Non
     ids = [row["id"] for row in CodeStore(output).rows]
     assert len(ids) == len(set(ids)) == 768
     assert CodeStore(output).verify() == []
-
-
-def crash_on_poison(number: int, shard: Shard, workspace: Workspace, settings: Any) -> list[Entry]:
-    if any("poison" in source for source in shard.files.values()):
-        os._exit(1)
-    return encode_shard(shard, workspace, settings)
-
-
-def test_a_file_that_kills_its_process_costs_no_other(tmp_path: Path) -> None:
-    for number in range(5):
-        write_picture(tmp_path / "in" / f"{number}.png", number)
-    write_picture(tmp_path / "in" / "poison.png", 9)
-    workspace = Workspace.open(tmp_path / "in", tmp_path / "out")
-    CodeStore.open(workspace.output, CODEC)
-    shards = pipeline.plan(workspace.find_inputs(), shard_files=3)
-    settings = pipeline.settings_for(CODEC)
-    results = pipeline._run_in_processes(shards, workspace, settings, 2, lambda count: None, work=crash_on_poison)
-    entries = {entry.source: entry.reason for part in results for entry in part}
-    assert len(entries) == 6
-    assert entries.pop("poison.png").startswith("reading it crashed the process")
-    assert set(entries.values()) == {""}
-    assert len(CodeStore(tmp_path / "out")) == 5
 
 
 @pytest.mark.parametrize("workers", [0, 1])

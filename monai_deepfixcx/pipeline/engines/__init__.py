@@ -1,0 +1,1 @@
+"""Where shards are encoded: in this process, in others, on a Dask cluster, in SLURM jobs."""

@@ -1,0 +1,183 @@
+"""Engines on Dask workers: of a cluster that runs already, or started as SLURM jobs.
+
+The only module that knows Dask, which comes with the extras ``scale`` and ``slurm``.
+"""
+
+import importlib
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_deepfixcx.pipeline.engines.base import Task, Tell, Work
+from monai_deepfixcx.pipeline.workspace import WorkspaceError
+
+ANSWER_SECONDS = 10
+WORKER_SECONDS = 60
+# Even without its dashboard, Dask serves web pages about itself, by default to every network.
+_NO_WEB = "127.0.0.1:0"
+
+
+class DaskScheduler:
+    """Workers of a running Dask scheduler.
+
+    Args:
+        address: of the scheduler, as ``tcp://127.0.0.1:8786``; for ``tls://``, Dask's configuration names the
+            certificates.
+
+    Raises:
+        WorkspaceError: Dask is not installed; on entering: no scheduler answers, or it has no worker.
+    """
+
+    at_once = 2000
+
+    def __init__(self, address: str) -> None:
+        self._distributed = need("distributed", "--scheduler", "scale")
+        self.lost: type[BaseException] = self._distributed.KilledWorker
+        self._address = address
+
+    def __enter__(self) -> "DaskScheduler":
+        with ExitStack() as stack:
+            stack.enter_context(_quiet())
+            client = self._connect(stack)
+            stack.callback(client.close, timeout=ANSWER_SECONDS)
+            self._executor = client.get_executor(pure=False, retries=2)
+            stack.callback(self._executor.shutdown, wait=False)
+            self._to_end = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._to_end.close()
+
+    def _connect(self, stack: ExitStack) -> Any:
+        try:
+            client = self._distributed.Client(self._address, timeout=ANSWER_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(
+                f"no Dask scheduler answers at {self._address} ({type(error).__name__}): is the address right, as "
+                "tcp://127.0.0.1:8786, and is it running?"
+            ) from None
+        try:
+            client.wait_for_workers(1, timeout=WORKER_SECONDS)
+        except TimeoutError:
+            client.close()
+            raise WorkspaceError(
+                f"the Dask scheduler at {self._address} has no worker after {WORKER_SECONDS} s: start some with "
+                f"dask worker {self._address} --nthreads 1, and run again."
+            ) from None
+        return client
+
+    def submit(self, work: Work, task: Task, tell: Tell) -> "Future[None]":
+        """Send a task to the scheduler."""
+        future: Future[None] = self._executor.submit(_work_on_worker, work, task)
+        return future
+
+    def poll(self) -> None:
+        """Workers tell nothing before a shard is done."""
+
+
+class Slurm(DaskScheduler):
+    """Workers as SLURM jobs of one process and one thread each, started through dask-jobqueue.
+
+    The scheduler runs in this process, and listens where compute nodes can reach it: on the network interface named in
+    Dask's configuration (``jobqueue.slurm.interface``), encrypted, with certificates made for this run.
+
+    Args:
+        jobs: how many; partition, account, wall time and memory come from the same configuration.
+        private: folder for the certificates, which the jobs must see.
+
+    Raises:
+        WorkspaceError: dask-jobqueue is not installed, or no interface is configured.
+    """
+
+    def __init__(self, jobs: int, private: Path) -> None:
+        super().__init__("this process")
+        self._jobqueue = need("dask_jobqueue", "--slurm", "slurm")
+        need("cryptography", "--slurm", "slurm")
+        self._jobs, self._private = jobs, private
+
+    def _connect(self, stack: ExitStack) -> Any:
+        if self._configured("interface") is None:
+            raise WorkspaceError(
+                "--slurm must know the network interface by which compute nodes reach this machine, as ib0: set "
+                "jobqueue.slurm.interface in ~/.config/dask/jobqueue.yaml, or DASK_JOBQUEUE__SLURM__INTERFACE."
+            )
+        if shutil.which("sbatch") is None:
+            raise WorkspaceError("--slurm found no sbatch: run it on a machine that submits jobs to SLURM.")
+        certificates = self._private / "tls"
+        certificates.mkdir(mode=0o700, exist_ok=True)
+        cluster = self._jobqueue.SLURMCluster(
+            security=self._distributed.Security.temporary(),
+            shared_temp_directory=str(certificates),
+            scheduler_options={"dashboard": False, "dashboard_address": _NO_WEB},
+            **self._job(),
+        )
+        stack.callback(cluster.close)
+        cluster.scale(jobs=self._jobs)
+        return self._distributed.Client(cluster, set_as_default=False)
+
+    def job_script(self) -> str:
+        """The script that would be submitted for each job, with the scheduler's address left open."""
+        job = self._jobqueue.slurm.SLURMJob("tls://ADDRESS", name="NAME", protocol="tls://", **self._job())
+        return str(job.job_script())
+
+    def _job(self) -> dict[str, Any]:
+        return {
+            "cores": 1,
+            "processes": 1,
+            "memory": self._configured("memory") or "4GB",
+            "job_script_prologue": ["export OMP_NUM_THREADS=1", *(self._configured("job-script-prologue") or [])],
+            "worker_extra_args": [
+                "--no-dashboard",
+                "--dashboard-address",
+                _NO_WEB,
+                *(self._configured("worker-extra-args") or []),
+            ],
+        }
+
+    def _configured(self, key: str) -> Any:
+        return importlib.import_module("dask").config.get(f"jobqueue.slurm.{key}", None)
+
+
+def need(module: str, option: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        WorkspaceError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise WorkspaceError(
+            f'{option} needs {module}, which is not installed: pip install "monai-deepfixcx[{extra}]".'
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask would tell the terminal at length what the one line of an error says, or what needs nobody's attention."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+# A worker may have several threads; warnings, which may quote headers, can only be silenced for all of them at once.
+_one_at_a_time = threading.Lock()
+
+
+def _work_on_worker(work: Work, task: Task) -> None:
+    with _one_at_a_time:
+        torch.set_num_threads(1)
+        work(task, lambda count: None)
