@@ -139,7 +139,7 @@ def first_call(wavelet: str, home: Path) -> dict[str, float]:
 def start_up(repeats: int) -> dict[str, dict[str, float]]:
     """Seconds of processes that only start."""
     commands = {
-        "deepfixcx --help": [sys.executable, "-m", "monai_deepfixcx.cli", "--help"],
+        "deepfixcx --help": [sys.executable, "-c", "from monai_deepfixcx.cli import main; main()", "--help"],
         "import monai_deepfixcx": [sys.executable, "-c", "import monai_deepfixcx"],
         "python -c pass": [sys.executable, "-c", "pass"],
     }
