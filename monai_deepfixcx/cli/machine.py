@@ -37,7 +37,7 @@ def demo(
     Inside the repository, it also trains both bundles on a small synthetic phantom. It ends with a privacy card: what
     attacks get back from codes of that phantom.
     """
-    from monai_deepfixcx.pipeline.demo import attack_phantom, run_demo, train_bundles
+    from monai_deepfixcx.pipeline.demo import attack_phantom, run_demo, train_bundles, train_privately
 
     for step in run_demo(data, output):
         console.print(f"\n[bold cyan]{safe(step.title)}[/]")
@@ -56,6 +56,12 @@ def demo(
                 f"patients; more in {bundle.report}",
                 soft_wrap=True,
             )
+    console.print("\n[bold cyan]differentially private training on codes of a synthetic phantom[/]")
+    private = train_privately(output)
+    if private is None:
+        console.print('left out: pip install "monai-deepfixcx[dp]"')
+    else:
+        console.print(f"{safe(private[0])}; more in {private[1]}", soft_wrap=True)
     console.print("\n[bold cyan]attacks on codes of a synthetic phantom[/] (less than a minute)")
     lines, page = attack_phantom(output)
     for line in lines:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from monai_deepfixcx.codecs import Codec, DeepFixCXCodec, HeartSpotCodec
@@ -104,6 +105,32 @@ def train_bundles(repository: Path, output: Path) -> Iterator[TrainedBundle]:
         labels = report["labels"].items()
         auroc = {label: tuple(found["auroc"][end] for end in ("value", "low", "high")) for label, found in labels}
         yield TrainedBundle(name, report["images"], report["patients"], auroc, folder / "eval" / "metrics.md")
+
+
+def train_privately(output: Path) -> tuple[str, Path] | None:
+    """Train a head on codes of a small synthetic phantom, without privacy and at epsilon 8.
+
+    Returns:
+        A line that says what came, and the whole table; None where Opacus is not installed.
+    """
+    if importlib.util.find_spec("opacus") is None:
+        return None
+    from monai_deepfixcx.pipeline.private_sweep import Contender, film_parts, publicly_normalized_mlp, run_sweep
+
+    codec, labels, delta = DeepFixCXCodec(2, 8), ["Cardiomegaly", "Effusion"], 1e-4
+    build = partial(publicly_normalized_mlp, codec, (64, 64), out_channels=len(labels), inputs="codes")
+    contender = Contender("DeepFixCX codes", build, codec, public_statistics=["normalization"])
+    folder = output / "private"
+    parts = film_parts((800, 100, 300))
+    result = run_sweep(parts, [contender], labels, folder, (None, 8.0), delta, figures=False, data="SYNTHETIC films")
+    plain, private = result["contenders"][contender.name]["runs"]
+    aurocs = [run["report"]["mean"]["auroc"] for run in (plain, private)]
+    without, within = (f"{a['value']:.3f} ({a['low']:.3f}-{a['high']:.3f})" for a in aurocs)
+    line = (
+        f"mean AUROC {without} without privacy, {within} at epsilon {private['privacy']['epsilon']:.1f} "
+        f"(delta {delta:g}, protecting one {result['unit']}), on {len(parts['testing'])} synthetic films"
+    )
+    return line, folder / "sweep.md"
 
 
 def attack_phantom(output: Path) -> tuple[list[str], Path]:
