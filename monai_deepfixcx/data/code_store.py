@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-import secrets
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

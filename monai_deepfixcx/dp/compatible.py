@@ -130,7 +130,7 @@ def _group_norm(name: str, module: nn.Module) -> nn.Module | None:
     if not isinstance(module, _BatchNorm):
         return None
     channels = module.num_features
-    return _with_weights_of(module, nn.GroupNorm(group_count(channels), channels, module.eps, module.affine))
+    return _with_weights_of(module, nn.GroupNorm(group_count(channels, least=2), channels, module.eps, module.affine))
 
 
 def _instance_norm(name: str, module: nn.Module) -> nn.Module | None:

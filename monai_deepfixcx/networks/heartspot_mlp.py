@@ -70,4 +70,4 @@ class HeartSpotMLP(nn.Module):
 
 
 def _norm(width: int, norm: Literal["batch", "group"]) -> nn.Module:
-    return nn.BatchNorm1d(width) if norm == "batch" else nn.GroupNorm(group_count(width), width)
+    return nn.BatchNorm1d(width) if norm == "batch" else nn.GroupNorm(group_count(width, least=2), width)

@@ -12,15 +12,16 @@ from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
 
-def group_count(channels: int) -> int:
-    """The largest number of groups, up to 32, that divides `channels`.
+def group_count(channels: int, least: int = 1) -> int:
+    """The largest number of groups, up to 32, that divides `channels` into groups of at least `least`.
 
-    A group has two channels at least: of a vector, one alone would be normalized to 0.
+    Of a vector, a channel alone in its group would be normalized to 0: there, `least` must be 2.
 
-    >>> group_count(64), group_count(300), group_count(8)
-    (32, 30, 4)
+    >>> group_count(64), group_count(300), group_count(32), group_count(32, least=2)
+    (32, 30, 32, 16)
     """
-    return next(groups for groups in range(max(1, min(32, channels // 2)), 0, -1) if channels % groups == 0)
+    most = max(1, min(32, channels // least))
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
 class _OutOfPlaceBlock(ResNetBlock):

@@ -58,3 +58,10 @@ def test_errors_name_the_argument() -> None:
         HeartSpotMLP(20, widths=())
     with pytest.raises(ValueError, match=r"codes must have shape \[B, 1, 20\]; got \[5, 3, 20\]"):
         HeartSpotMLP(20)(torch.rand(5, 3, 20))
+
+
+def test_a_narrow_twin_still_sees_its_input() -> None:
+    """With one channel a group, the normalization would give zeros whatever comes in."""
+    network = HeartSpotMLP(20, widths=(16, 8), norm="group").eval()
+    codes = torch.rand(2, 1, 20)
+    assert not torch.allclose(network(codes)[0], network(codes)[1])
