@@ -117,7 +117,7 @@ class Attack(abc.ABC):
         spatial_dims: the numbers of spatial axes it works on.
     """
 
-    name: ClassVar[str]
+    name: str
     threat: ThreatModel
     spatial_dims: ClassVar[tuple[int, ...]] = (2, 3)
 

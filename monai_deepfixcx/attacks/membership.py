@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class RMIA(Attack):
     ['auc', 'patient_auc', 'patient_tpr_at_fpr_1e-2']
     """
 
-    name: ClassVar[str] = "RMIA"
+    name: str = "RMIA"
 
     def __init__(
         self,

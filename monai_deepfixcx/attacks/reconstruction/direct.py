@@ -29,7 +29,7 @@ class MeanImage(ReconstructionAttack):
     0.0
     """
 
-    name: ClassVar[str] = "MeanImage"
+    name: str = "MeanImage"
     threat = ThreatModel("reconstruct", holds=("images of auxiliary patients",))
 
     def fit(self, auxiliary: Auxiliary) -> Self:
@@ -55,7 +55,7 @@ class NearestNeighbor(ReconstructionAttack):
     True
     """
 
-    name: ClassVar[str] = "NearestNeighbor"
+    name: str = "NearestNeighbor"
 
     def fit(self, auxiliary: Auxiliary) -> Self:
         """Remember the auxiliary codes and images."""
@@ -85,7 +85,7 @@ class DecoderAttack(ReconstructionAttack):
     1.0
     """
 
-    name: ClassVar[str] = "DecoderAttack"
+    name: str = "DecoderAttack"
 
     def why_unsuited(self, codec: Codec) -> str | None:
         """Decoding needs one pooled feature and the images' own channels."""
@@ -122,7 +122,7 @@ class LowPassThumbnail(ReconstructionAttack):
     torch.Size([4, 1, 16, 16])
     """
 
-    name: ClassVar[str] = "LowPassThumbnail"
+    name: str = "LowPassThumbnail"
     threat = ThreatModel("reconstruct", holds=("codes of the victims",))
 
     def why_unsuited(self, codec: Codec) -> str | None:
@@ -173,7 +173,7 @@ class MeanFill(ReconstructionAttack):
     1.0
     """
 
-    name: ClassVar[str] = "MeanFill"
+    name: str = "MeanFill"
     spatial_dims: ClassVar[tuple[int, ...]] = (2,)
 
     def why_unsuited(self, codec: Codec) -> str | None:

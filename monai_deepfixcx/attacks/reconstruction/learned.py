@@ -52,7 +52,7 @@ class LearnedInversion(ReconstructionAttack):
     1.0
     """
 
-    name: ClassVar[str] = "LearnedInversion"
+    name: str = "LearnedInversion"
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class InPainting(LearnedInversion):
     1.0
     """
 
-    name: ClassVar[str] = "InPainting"
+    name: str = "InPainting"
     spatial_dims: ClassVar[tuple[int, ...]] = (2,)
 
     def why_unsuited(self, codec: Codec) -> str | None:

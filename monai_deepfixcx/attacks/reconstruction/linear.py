@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ class LinearInverse(ReconstructionAttack):
     1.0
     """
 
-    name: ClassVar[str] = "LinearInverse"
+    name: str = "LinearInverse"
 
     def fit(self, auxiliary: Auxiliary) -> Self:
         """Find the affine entries."""
@@ -155,7 +155,7 @@ class LinearMMSE(ReconstructionAttack):
     1.0
     """
 
-    name: ClassVar[str] = "LinearMMSE"
+    name: str = "LinearMMSE"
 
     def __init__(self, ridge: float | None = None, perceptual: Distance | None = None) -> None:
         super().__init__(perceptual)

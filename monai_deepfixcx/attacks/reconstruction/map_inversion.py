@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from rich.progress import track
@@ -47,7 +47,7 @@ class MAPInversion(ReconstructionAttack):
     1.0
     """
 
-    name: ClassVar[str] = "MAPInversion"
+    name: str = "MAPInversion"
 
     def __init__(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from monai_deepfixcx.attacks.base import Auxiliary
@@ -36,7 +34,7 @@ class EuclideanLinkage(LinkageAttack):
     1.0
     """
 
-    name: ClassVar[str] = "EuclideanLinkage"
+    name: str = "EuclideanLinkage"
 
     def why_unsuited(self, codec: Codec) -> str | None:
         """Code to raw needs a decoder."""

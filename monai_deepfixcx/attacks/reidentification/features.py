@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class FeatureLinkage(LinkageAttack):
     Source: whitening as in Jegou & Chum, ECCV 2012.
     """
 
-    name: ClassVar[str] = "FeatureLinkage"
+    name: str = "FeatureLinkage"
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class FeatureLinkage(LinkageAttack):
         self.inputs = inputs
         self.whitening = Whitening(components)
         if network is not None:
-            self.name += f" by {type(network).__name__}"  # type: ignore[misc]
+            self.name += f" by {type(network).__name__}"
 
     def _learn(self, auxiliary: Auxiliary) -> None:
         self.whitening.fit(self._features(self._seen(auxiliary.codes)))

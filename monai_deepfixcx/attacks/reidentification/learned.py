@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -36,7 +34,7 @@ class LearnedLinkage(LinkageAttack):
     Malin, IEEE TKDE 17 (2005), who train the attacker on de-identified images ("parrot recognition").
     """
 
-    name: ClassVar[str] = "LearnedLinkage"
+    name: str = "LearnedLinkage"
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class LinkageAttack(Attack):
         default = against == "reconstruction" and reconstruction is None
         self.reconstruction = _default_reconstruction() if default else reconstruction
         # Reports tell the variants of one class apart by it.
-        self.name = type(self).name + _SUFFIX[against]  # type: ignore[misc]
+        self.name = type(self).name + _SUFFIX[against]
         held = ("codes of the victims", "images of auxiliary patients")
         more = ("undefended images of the victims from another visit",) if against == "raw" else ()
         self.threat = ThreatModel("link", held + more, raw_images=against == "raw")
