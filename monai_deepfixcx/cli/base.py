@@ -1,6 +1,8 @@
 """What the commands share: the application, where it prints, and how it ends."""
 
+import logging
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -49,6 +51,9 @@ def main() -> None:
     """Run the command; every foreseen failure is one line."""
     from monai_deepfixcx.pipeline.workspace import OutputError, WorkspaceError
 
+    # MONAI tells of a DICOM decoder that it did not find, which no command of ours uses.
+    logging.getLogger("monai.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     try:
         app()
     except (StopError, WorkspaceError) as error:

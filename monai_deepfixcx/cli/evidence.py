@@ -31,7 +31,9 @@ def explain(
         str, typer.Option(help="Such as integrated_gradients, deeplift, saliency, occlusion, shapley_sampling.")
     ] = "integrated_gradients",
     labels: Annotated[str | None, typer.Option(help="Outputs to explain, with commas. [all]")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Cases to explain, the first ones; 0 for all.")] = 16,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Images to explain, the first ones (unreadable ones count); 0 for all.")
+    ] = 16,
     drawn: Annotated[int, typer.Option(min=0, help="How many of these get a picture and a map.")] = 16,
     measures: Annotated[
         str, typer.Option(help="faithfulness, agreement, localization, sensitivity, randomization, with commas.")
@@ -73,7 +75,7 @@ def explain(
         raise StopError(str(error), USAGE) from None
     for name, problem in found.unread[:SHOWN_REASONS]:
         console.print(f"[yellow]left out[/]  {safe(name)}: {safe(problem)}", soft_wrap=True)
-    console.print(f"{found.cases} cases explained: {output}", soft_wrap=True)
+    console.print(f"explained {found.cases}: {output}", soft_wrap=True)
     if found.leak is not None:
         for label, kinds in found.leak.items():
             shown = ", ".join(f"{kind} {estimate['value']:.3f}" for kind, estimate in kinds.items())
