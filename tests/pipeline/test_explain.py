@@ -53,7 +53,7 @@ def test_a_folder_with_the_shipped_weights(films: Path, tmp_path: Path, run: Run
     assert status == 3, err
     assert "left out  a_cut.dcm: " in out
     assert "left out  labels.csv: not an image" in out
-    assert "3 cases explained" in out
+    assert "explained 3:" in out
     assert "likeness to the originals, Cardiomegaly: map_ssim 0." in out
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     # Number 0 is the damaged file's, and 1 the table's.
@@ -90,7 +90,7 @@ def test_a_store_needs_no_original(films: Path, tmp_path: Path, run: Run) -> Non
     options = ("--drawn", 1, "--measures", "", "--limit", 2, "--labels", "Effusion", "--method", "saliency")
     status, out, _ = run("explain", tmp_path / "store", tmp_path / "out", "--bundle", DEEPFIXCX, *options)
     assert status == 0
-    assert "2 cases explained" in out
+    assert "explained 2:" in out
     assert (tmp_path / "out" / "cases" / "case_0000_Effusion.png").is_file()
     assert [case["case"] for case in each(tmp_path / "out", "Effusion")] == [0, 1]
 
