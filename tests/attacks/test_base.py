@@ -23,7 +23,7 @@ SECRET = 0.123456789
 class Watcher(Attack):
     """Notes what it was given, and draws from torch's global generator."""
 
-    name: ClassVar[str] = "Watcher"
+    name: str = "Watcher"
     threat = ThreatModel("reconstruct")
     spatial_dims: ClassVar[tuple[int, ...]] = (2,)
 
@@ -44,7 +44,7 @@ class Watcher(Attack):
 
 
 class Picky(Watcher):
-    name: ClassVar[str] = "Picky"
+    name: str = "Picky"
 
     def why_unsuited(self, codec: Codec) -> str | None:
         return None if isinstance(codec, IdentityCodec) else "needs every pixel"

@@ -1,7 +1,7 @@
 """Every attack that suits the codec is run; a failure costs nothing else; what was not run is said."""
 
 import json
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ AUXILIARY, VICTIMS = films(0), films(100)
 class Counting(Attack):
     """Guesses zero; counts how often it is fitted, and to what."""
 
-    name: ClassVar[str] = "Counting"
+    name: str = "Counting"
     threat: ThreatModel = ThreatModel("reconstruct")
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Counting(Attack):
 
 
 class Failing(Counting):
-    name: ClassVar[str] = "Failing"
+    name: str = "Failing"
 
     def __init__(self, error: Exception, codec: str = "") -> None:
         super().__init__()
