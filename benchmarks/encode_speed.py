@@ -26,7 +26,8 @@ from monai_deepfixcx.codecs.wavelet_packet import WaveletPacket
 from tests import reference
 
 NAME = "encode_speed"
-TARGETS = {"db1, least": 12, "db1, median": 20, "other wavelets, least": 4, "uint8, least": 1.3}
+TARGETS = {"db1, least": 12, "db1, median": 20, "other wavelets, least": 4, "uint8, median": 1.3, "uint8, least": 1.3}
+SHORTEST = 0.02  # seconds of each repeat of a task
 LEVELS, PATCHES, OTHERS = range(1, 7), (1, 5, 19), ("db2", "coif1", "coif2")
 
 
@@ -35,13 +36,28 @@ def grid(side: int) -> list[tuple[int, int]]:
     return [(j, p) for j in LEVELS for p in PATCHES if p <= -(-side // 2**j)]
 
 
+def seconds_per_call(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Of tasks in turn, each called so often that a repeat takes about `SHORTEST`."""
+
+    def call(task: Callable[[], object], times: int) -> None:
+        for _ in range(times):
+            task()
+
+    calls = {}
+    for name, task in tasks.items():
+        task()  # compiles, and fills caches
+        (once,) = common.in_turn({name: task}, 3).values()
+        calls[name] = max(1, round(SHORTEST / min(once)))
+    turns = {name: functools.partial(call, task, calls[name]) for name, task in tasks.items()}
+    measured = common.in_turn(turns, repeats)
+    return {name: [seconds / calls[name] for seconds in values] for name, values in measured.items()}
+
+
 def against(
     tasks: Mapping[str, Callable[[], object]], images: int, repeats: int, reference_task: str = "published"
 ) -> dict[str, Any]:
     """Images/s of every task, and how many times as fast as the reference it is."""
-    for task in tasks.values():
-        task()  # compiles, and fills caches
-    seconds = common.in_turn(tasks, repeats)
+    seconds = seconds_per_call(tasks, repeats)
     return {
         "images_per_s": {name: images / statistics.median(values) for name, values in seconds.items()},
         "times": {
@@ -144,20 +160,28 @@ def start_up(repeats: int) -> dict[str, dict[str, float]]:
 
 def read_once(images: Tensor, repeats: int) -> float:
     """Images/s of reading every pixel once from memory: no encoder of whole images can be faster."""
-    seconds = common.in_turn({"sum": images.sum}, repeats)["sum"]
+    seconds = seconds_per_call({"sum": images.sum}, repeats)["sum"]
     return len(images) / statistics.median(seconds)
+
+
+def cost_of_a_call(repeats: int) -> float:
+    """Microseconds to encode four pixels: what one image costs before its pixels are looked at."""
+    task = functools.partial(DeepFixCXCodec(1, 1).encode, torch.rand(1, 1, 2, 2))
+    return 1e6 * statistics.median(seconds_per_call({"call": task}, repeats)["call"])
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The figures that the targets speak of."""
-    batches = [row for row in rows if row["batch"] > 1]
-    haar = [row["times"]["float32"]["median"] for row in rows if row["wavelet"] == "db1" and "x" in row["size"]]
+    haar = [row for row in rows if row["wavelet"] == "db1" and row["size"].count("x") == 1]
+    times = [row["times"]["float32"]["median"] for row in haar]
     others = [row["times"]["float32"]["median"] for row in rows if row["wavelet"] != "db1"]
+    eight_bits = [row["uint8"] for row in haar]
     return {
-        "db1, least": min(haar),
-        "db1, median": statistics.median(haar),
+        "db1, least": min(times),
+        "db1, median": statistics.median(times),
         "other wavelets, least": min(others),
-        "uint8, least": min(row["uint8"] for row in batches if row["wavelet"] == "db1"),
+        "uint8, median": statistics.median(eight_bits),
+        "uint8, least": min(eight_bits),
     }
 
 
@@ -205,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "summary": summary(rows),
         "targets": TARGETS,
         "read once, images/s": read_once(images, repeats),
+        "a call, us": cost_of_a_call(repeats),
         "start_up": start_up(repeats),
     }
     if not given.quick:

@@ -5,6 +5,7 @@ Source: Gaudio et al., WIREs DMKD 2023, doi:10.1002/widm.1495.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -137,21 +138,7 @@ class DeepFixCXCodec(Codec):
         >>> DeepFixCXCodec("max", patch_size=5).levels_for((320, 320))
         6
         """
-        if self.levels == "max":
-            longest = pywt.dwt_max_level(min(spatial_shape), discrete_wavelet(self.wavelet).dec_len)
-            levels = next((j for j in range(longest, 1, -1) if self._fits(spatial_shape, j)), 1)
-        else:
-            levels = self.levels
-        if not self._fits(spatial_shape, levels):
-            size, bands = ("x".join(map(str, s)) for s in (spatial_shape, subband_shape(spatial_shape, levels)))
-            raise ValueError(
-                f"patch_size must be at most the subbands' size, {bands} for a {size} image at levels={levels}; "
-                f"got {'x'.join(map(str, self.patch_size))}. Lower patch_size or levels."
-            )
-        return levels
-
-    def _fits(self, spatial_shape: Sequence[int], levels: int) -> bool:
-        return all(n >= p for n, p in zip(subband_shape(spatial_shape, levels), self.patch_size, strict=True))
+        return _levels_for(self.levels, self.wavelet, self.patch_size, tuple(map(int, spatial_shape)))
 
     def code_length(self, spatial_shape: Sequence[int]) -> int:
         """D = 4^J P_h P_w F (8^J P_d P_h P_w F in 3-D), whatever the image size.
@@ -170,10 +157,16 @@ class DeepFixCXCodec(Codec):
         return self._pool_fused(images) if ready else None
 
     def _pool_fused(self, images: Tensor) -> Tensor | None:
-        if self.adaptive != "none" or not kernels.takes(images):
+        if self.adaptive != "none":
+            return None
+        haar = self.wavelet in ("db1", "haar")
+        on_gpu = haar and self.spatial_dims == 2 and kernels.gpu_takes(images, self.features)
+        if not on_gpu and not kernels.takes(images):
             return None
         levels = self.levels_for(images.shape[2:])
-        if self.wavelet in ("db1", "haar") and self.spatial_dims == 2:
+        if on_gpu:
+            return kernels.encode_haar_gpu(images, levels, self.patch_size, self.features)
+        if haar:
             return kernels.encode_haar(images, levels, self.patch_size, self.features)
         return kernels.encode_packets(images, self.analysis.taps, levels, self.patch_size, self.features)
 
@@ -204,6 +197,27 @@ class DeepFixCXCodec(Codec):
         if not restore_size:
             return self.synthesis(subbands, levels)
         return self.synthesis.from_patches(subbands, levels, repeats, spatial_shape)
+
+
+@lru_cache(maxsize=256)
+def _levels_for(
+    asked: int | Literal["max"], wavelet: str, grid: tuple[int, ...], spatial_shape: tuple[int, ...]
+) -> int:
+    def fits(levels: int) -> bool:
+        return all(n >= p for n, p in zip(subband_shape(spatial_shape, levels), grid, strict=True))
+
+    if asked != "max":
+        levels = asked
+    else:
+        longest = pywt.dwt_max_level(min(spatial_shape), discrete_wavelet(wavelet).dec_len)
+        levels = next((j for j in range(longest, 1, -1) if fits(j)), 1)
+    if not fits(levels):
+        size, bands = ("x".join(map(str, s)) for s in (spatial_shape, subband_shape(spatial_shape, levels)))
+        raise ValueError(
+            f"patch_size must be at most the subbands' size, {bands} for a {size} image at levels={levels}; "
+            f"got {'x'.join(map(str, grid))}. Lower patch_size or levels."
+        )
+    return levels
 
 
 def _cut_patches(subbands: Tensor, grid: Sequence[int]) -> Tensor:

@@ -10,87 +10,137 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_deepfixcx.codecs.kernels.jit import jit
-from monai_deepfixcx.codecs.kernels.pool_loops import MEDIAN, frame, pool_row, put_medians, put_runs, start_value
+from monai_deepfixcx.codecs.kernels.pool_loops import (
+    L1,
+    MEDIAN,
+    aligned_rows,
+    pool_row,
+    pool_runs,
+    put_medians,
+    start_value,
+)
 
 _Array = npt.NDArray[Any]
 
 
 @jit
-def encode_images(
-    images: _Array, levels: int, narrow: int, features: _Array, bands: _Array, tile: _Array, codes: _Array
+def encode_volumes(
+    volumes: _Array,
+    jobs: tuple[int, int],
+    deep: int,
+    levels: int,
+    room: int,
+    features: _Array,
+    bands: _Array,
+    like: _Array,
+    codes: _Array,
 ) -> None:
-    """Fill ``codes [N, K, P_h, P_w, F]`` from ``images [N, H, W]``.
+    """Fill ``codes [N, F, K, P_d, P_h, P_w]``, zero before, from ``volumes [N, D, H, W]``.
 
     Args:
-        images: any real type.
+        volumes: any real type; an image is a volume of one slice.
+        jobs: the first and one past the last of N P_d P_h rows of patches.
+        deep: levels along the depth: J, or 0 for images.
         levels: J.
-        narrow: how many levels along the rows, an even number below J, keep to the type of `tile`.
+        room: how many levels along the rows keep to the type of `like`.
         features: numbers of the pooled features.
         bands: ``[K]``, the subband at each place of a transformed tile.
-        tile: ``[2, K * W']``, for a row of W' blocks; of a type that holds what those levels make of a pixel.
+        like: an array of the type that holds what the levels across the rows and those make of a pixel.
         codes: float32 or float64.
     """
+    grid = codes.shape[3:]
     block = 1 << levels
-    grid_rows, grid_columns = codes.shape[2:4]
-    height, width = -(-images.shape[1] // block), tile.shape[1] // len(bands)  # of a subband
-    patch = (-(-height // grid_rows), -(-width // grid_columns))
-    above, before = (grid_rows * patch[0] - height) // 2, (grid_columns * patch[1] - width) // 2
-    scale = codes.dtype.type(0.5**levels)
-    wide = np.empty((2, tile.shape[1]), dtype=codes.dtype)
-    pooled = np.empty((len(features), tile.shape[1]), dtype=codes.dtype)
-    keeps = patch[0] if np.any(features == MEDIAN) else 0
-    kept = np.zeros((keeps, len(bands), grid_columns * patch[1]), dtype=codes.dtype)
-    framed = np.zeros((len(bands), grid_columns * patch[1]), dtype=codes.dtype)
-    for n in range(len(images)):
-        for p in range(grid_rows):
-            top = max(0, p * patch[0] - above)
-            bottom = max(top, min(height, (p + 1) * patch[0] - above))
-            whole = bottom - top == patch[0]
-            for f in range(len(features)):
-                pooled[f] = start_value(features[f], whole)
-            kept[bottom - top :] = 0
-            for b in range(top, bottom):
-                _load(images[n], b * block, tile[0].reshape(block, -1))
-                _mix_rows(tile[0], block, levels)
-                subbands = _split_rows(tile, wide, levels, narrow)
+    depth, height, width = -(-volumes.shape[1] >> deep), -(-volumes.shape[2] >> levels), -(-volumes.shape[3] >> levels)
+    patch = (-(-depth // grid[0]), -(-height // grid[1]), -(-width // grid[2]))
+    before = (
+        (grid[0] * patch[0] - depth) // 2,
+        (grid[1] * patch[1] - height) // 2,
+        (grid[2] * patch[2] - width) // 2,
+    )
+    # The patches that a row of blocks reaches: the outer two are completed with zeros, those beyond stay zero.
+    left, right = before[2] // patch[2], -(-(before[2] + width) // patch[2])
+    lead = (before[2] - left * patch[2]) * block
+    length = len(bands) * (right - left) * patch[2]
+    tile = aligned_rows(2, length, like)
+    wide = aligned_rows(2, length, codes)
+    pooled = aligned_rows(len(features), length, codes)
+    totals = np.empty(len(bands) * (right - left), dtype=codes.dtype)
+    only_l1 = len(features) == 1 and features[0] == L1
+    keeps = patch[0] * patch[1] if np.any(features == MEDIAN) else 0
+    kept = np.empty((keeps, length), dtype=codes.dtype)
+    scale = codes.dtype.type(0.5 ** (levels + deep / 2))
+    blank = np.zeros_like(volumes[0, 0, 0])
+    for job in range(jobs[0], jobs[1]):
+        n, pd, ph = job // (grid[0] * grid[1]), job // grid[1] % grid[0], job % grid[1]
+        front, back = max(0, pd * patch[0] - before[0]), min(depth, (pd + 1) * patch[0] - before[0])
+        top, bottom = max(0, ph * patch[1] - before[1]), min(height, (ph + 1) * patch[1] - before[1])
+        if back <= front or bottom <= top:
+            continue
+        whole = back - front == patch[0] and bottom - top == patch[1]
+        for f in range(len(features)):
+            pooled[f] = start_value(features[f], whole)
+        kept[:] = 0
+        count = 0
+        for z in range(front, back):
+            for y in range(top, bottom):
+                _mix_rows(volumes[n], z << deep, y << levels, deep, levels, lead, blank, tile[0][:length])
+                if only_l1:
+                    _split_and_pool(tile, wide, length, levels, room, pooled[0][:length])
+                    continue
+                subbands = _split_rows(tile, wide, length, levels, room)
                 for f in range(len(features)):
-                    pool_row(subbands, scale, features[f], pooled[f])
+                    pool_row(subbands, scale, features[f], pooled[f][:length])
                 if keeps:
-                    frame(subbands, scale, before, width, kept[b - top])
-            for f in range(len(features)):
-                out = codes[n, :, p, :, f]
-                if features[f] == MEDIAN:
-                    put_medians(kept, patch[1], bands, out)
-                elif width < framed.shape[1]:
-                    frame(pooled[f], 1, before, width, framed)
-                    put_runs(framed.reshape(-1), patch[1], features[f], bands, out)
-                else:
-                    put_runs(pooled[f], patch[1], features[f], bands, out)
+                    for x in range(length):
+                        kept[count, x] = subbands[x] * scale
+                count += 1
+        for f in range(len(features)):
+            if features[f] == MEDIAN:
+                rows = kept.reshape(keeps, len(bands), -1)
+                put_medians(rows, patch[2], bands, codes[n, f, :, pd, ph, left:right])
+                continue
+            sums = pool_runs(pooled[f][:length], patch[2], features[f], totals)
+            factor = scale if only_l1 else codes.dtype.type(1)
+            for k in range(len(bands)):
+                row = sums[k * (right - left) : (k + 1) * (right - left)]
+                target = codes[n, f, bands[k], pd, ph][left:right]
+                for q in range(len(row)):
+                    target[q] = row[q] * factor
 
 
 @jit
-def _load(image: _Array, first: int, tile: _Array) -> None:
-    """One row of blocks; beyond the image, zeros."""
-    height, width = image.shape
-    for r in range(len(tile)):
-        row = tile[r]
-        if first + r < height:
-            pixels = image[first + r]
-            for x in range(width):
-                row[x] = pixels[x]
-            row[width:] = 0
+def _mix_rows(
+    volume: _Array, front: int, top: int, deep: int, levels: int, lead: int, blank: _Array, tile: _Array
+) -> None:
+    """Butterflies between the rows of one row of blocks; leaves the bands in bit-reversed order, depth last."""
+    rows = 1 << (deep + levels)
+    width = len(tile) // rows
+    step = 2 if (deep + levels) % 2 else 4
+    for r in range(0, rows, step):
+        z, y, start = front + (r >> levels), top + r % (1 << levels), r * width
+        if step == 2:
+            _load_two(
+                _row(volume, z, y, blank),
+                _row(volume, z, y + 1, blank),
+                lead,
+                tile[start : start + width],
+                tile[start + width : start + 2 * width],
+            )
         else:
-            row[:] = 0
-
-
-@jit
-def _mix_rows(tile: _Array, rows: int, levels: int) -> None:
-    """Haar butterflies between whole rows; leaves the bands in bit-reversed order."""
-    run = len(tile) // rows
-    if levels % 2:
-        for start in range(0, len(tile), 2 * run):
-            _butterfly(tile[start : start + run], tile[start + run : start + 2 * run])
-        run *= 2
+            # With one level, four rows are two of one slice and two of the next.
+            across = 1 if levels == 1 else 0
+            _load_four(
+                _row(volume, z, y, blank),
+                _row(volume, z, y + 1, blank),
+                _row(volume, z + across, y + 2 - 2 * across, blank),
+                _row(volume, z + across, y + 3 - 2 * across, blank),
+                lead,
+                tile[start : start + width],
+                tile[start + width : start + 2 * width],
+                tile[start + 2 * width : start + 3 * width],
+                tile[start + 3 * width : start + 4 * width],
+            )
+    run = step * width
     while run < len(tile):
         for start in range(0, len(tile), 4 * run):
             _butterfly_twice(
@@ -103,17 +153,56 @@ def _mix_rows(tile: _Array, rows: int, levels: int) -> None:
 
 
 @jit
-def _butterfly(low: _Array, high: _Array) -> None:
+def _row(volume: _Array, z: int, y: int, blank: _Array) -> _Array:
+    """A row of the volume; beyond its end, zeros."""
+    return volume[z, y] if z < volume.shape[0] and y < volume.shape[1] else blank
+
+
+@jit
+def _load_two(above: _Array, below: _Array, lead: int, low: _Array, high: _Array) -> None:
     kind = low.dtype.type
-    for x in range(len(low)):
-        a, b = low[x], high[x]
-        low[x] = kind(a + b)
-        high[x] = kind(b - a)
+    low_part, high_part = _blank_ends(low, lead, len(above)), _blank_ends(high, lead, len(above))
+    for x in range(len(above)):
+        a, b = kind(above[x]), kind(below[x])
+        low_part[x] = kind(a + b)
+        high_part[x] = kind(b - a)
+
+
+@jit
+def _load_four(
+    row_a: _Array,
+    row_b: _Array,
+    row_c: _Array,
+    row_d: _Array,
+    lead: int,
+    first: _Array,
+    second: _Array,
+    third: _Array,
+    fourth: _Array,
+) -> None:
+    kind, width = first.dtype.type, len(row_a)
+    part_a, part_b = _blank_ends(first, lead, width), _blank_ends(second, lead, width)
+    part_c, part_d = _blank_ends(third, lead, width), _blank_ends(fourth, lead, width)
+    for x in range(width):
+        a, b, c, d = kind(row_a[x]), kind(row_b[x]), kind(row_c[x]), kind(row_d[x])
+        left, left_edge, right, right_edge = kind(a + b), kind(b - a), kind(c + d), kind(d - c)
+        part_a[x] = kind(left + right)
+        part_b[x] = kind(left_edge + right_edge)
+        part_c[x] = kind(right - left)
+        part_d[x] = kind(right_edge - left_edge)
+
+
+@jit
+def _blank_ends(row: _Array, lead: int, width: int) -> _Array:
+    """Set zeros before and after, and return what is between."""
+    row[:lead] = 0
+    row[lead + width :] = 0
+    return row[lead : lead + width]
 
 
 @jit
 def _butterfly_twice(first: _Array, second: _Array, third: _Array, fourth: _Array) -> None:
-    """Two levels at once: half the memory traffic."""
+    """Two levels at once: half as much to load and store."""
     kind = first.dtype.type
     for x in range(len(first)):
         a, b, c, d = first[x], second[x], third[x], fourth[x]
@@ -125,30 +214,79 @@ def _butterfly_twice(first: _Array, second: _Array, third: _Array, fourth: _Arra
 
 
 @jit
-def _split_rows(tile: _Array, wide: _Array, levels: int, narrow: int) -> _Array:
-    """All levels along the rows: neighbours are added and subtracted, sums go to one half, differences to the other."""
-    source = 0
-    level = 0
-    while level < narrow:
-        _split_twice(tile[source], tile[1 - source], 1 << level)
-        source = 1 - source
-        level += 2
-    if (levels - level) % 2:
-        _split(tile[source], wide[0], 1 << level)
-        level += 1
+def _split_early(tile: _Array, wide: _Array, length: int, early: int, room: int) -> tuple[int, bool]:
+    """The first levels along the rows, from ``tile[0]``.
+
+    Returns:
+        The row that has the result, and whether it is one of `wide`.
+    """
+    short, full = tile.dtype.type(0), wide.dtype.type(0)
+    source, widened = 0, False
+    if early % 2:
+        if room > 0:
+            _split(tile[0][:length], tile[1][:length], 1)
+            source = 1
+        else:
+            _split(tile[0][:length], wide[0][:length], 1)
+            widened = True
+    for level in range(early % 2, early, 2):
+        parts = 1 << level
+        if widened:
+            _split_twice(wide[source][:length], wide[1 - source][:length], parts, full)
+            source = 1 - source
+        elif level + 2 <= room:
+            _split_twice(tile[source][:length], tile[1 - source][:length], parts, short)
+            source = 1 - source
+        else:
+            if level + 1 <= room:
+                _split_twice(tile[source][:length], wide[0][:length], parts, short)
+            else:
+                _split_twice(tile[source][:length], wide[0][:length], parts, full)
+            source, widened = 0, True
+    return source, widened
+
+
+@jit
+def _split_and_pool(tile: _Array, wide: _Array, length: int, levels: int, room: int, pooled: _Array) -> None:
+    """All levels along the rows; what the last two make is added to `pooled`, not written."""
+    short, full = tile.dtype.type(0), wide.dtype.type(0)
+    if levels == 1:
+        if room > 0:
+            _pool_split(tile[0][:length], pooled, short)
+        else:
+            _pool_split(tile[0][:length], pooled, full)
+        return
+    source, widened = _split_early(tile, wide, length, levels - 2, room)
+    parts = 1 << (levels - 2)
+    if widened:
+        _pool_split_twice(wide[source][:length], pooled, parts, full, full)
+    elif levels <= room:
+        _pool_split_twice(tile[source][:length], pooled, parts, short, short)
+    elif levels - 1 <= room:
+        _pool_split_twice(tile[source][:length], pooled, parts, short, full)
     else:
-        _split_twice(tile[source], wide[0], 1 << level)
-        level += 2
-    source = 0
-    while level < levels:
-        _split_twice(wide[source], wide[1 - source], 1 << level)
-        source = 1 - source
-        level += 2
-    return wide[source]
+        _pool_split_twice(tile[source][:length], pooled, parts, full, full)
+
+
+@jit
+def _split_rows(tile: _Array, wide: _Array, length: int, levels: int, room: int) -> _Array:
+    """All levels along the rows, written."""
+    full = wide.dtype.type(0)
+    last = 1 if levels == 1 else 2
+    source, widened = _split_early(tile, wide, length, levels - last, room)
+    target = wide[1 - source][:length]
+    if last == 1:
+        _split(tile[0][:length], target, 1)
+    elif widened:
+        _split_twice(wide[source][:length], target, 1 << (levels - 2), full)
+    else:
+        _split_twice(tile[source][:length], target, 1 << (levels - 2), full)
+    return target
 
 
 @jit
 def _split(source: _Array, target: _Array, parts: int) -> None:
+    """One level along the rows: sums of neighbours go to one half of each part, differences to the other."""
     kind = target.dtype.type
     half = len(source) // parts // 2
     for part in range(parts):
@@ -162,8 +300,21 @@ def _split(source: _Array, target: _Array, parts: int) -> None:
 
 
 @jit
-def _split_twice(source: _Array, target: _Array, parts: int) -> None:
-    kind = target.dtype.type
+def _pool_split(source: _Array, pooled: _Array, like: Any) -> None:
+    """As `_split` of one part, in the type of `like`, but absolute values are added to `pooled`."""
+    early, kind = type(like), pooled.dtype.type
+    half = len(source) // 2
+    low, high = pooled[:half], pooled[half:]
+    for x in range(half):
+        a, b = early(source[2 * x]), early(source[2 * x + 1])
+        low[x] += kind(abs(early(a + b)))
+        high[x] += kind(abs(early(b - a)))
+
+
+@jit
+def _split_twice(source: _Array, target: _Array, parts: int, like: Any) -> None:
+    """Two levels, the first in the type of `like`."""
+    early, kind = type(like), target.dtype.type
     quarter = len(source) // parts // 4
     for part in range(parts):
         start = 4 * part * quarter
@@ -172,9 +323,31 @@ def _split_twice(source: _Array, target: _Array, parts: int) -> None:
         start += 2 * quarter
         high_low, high_high = target[start : start + quarter], target[start + quarter : start + 2 * quarter]
         for x in range(quarter):
-            a, b, c, d = kind(fours[4 * x]), kind(fours[4 * x + 1]), kind(fours[4 * x + 2]), kind(fours[4 * x + 3])
-            left, left_edge, right, right_edge = kind(a + b), kind(b - a), kind(c + d), kind(d - c)
+            a, b, c, d = early(fours[4 * x]), early(fours[4 * x + 1]), early(fours[4 * x + 2]), early(fours[4 * x + 3])
+            left, left_edge = kind(early(a + b)), kind(early(b - a))
+            right, right_edge = kind(early(c + d)), kind(early(d - c))
             low_low[x] = kind(left + right)
             low_high[x] = kind(right - left)
             high_low[x] = kind(left_edge + right_edge)
             high_high[x] = kind(right_edge - left_edge)
+
+
+@jit
+def _pool_split_twice(source: _Array, pooled: _Array, parts: int, like: Any, last: Any) -> None:
+    """As `_split_twice`, the second level in the type of `last`, but absolute values are added to `pooled`."""
+    early, late, kind = type(like), type(last), pooled.dtype.type
+    quarter = len(source) // parts // 4
+    for part in range(parts):
+        start = 4 * part * quarter
+        fours = source[start : start + 4 * quarter]
+        low_low, low_high = pooled[start : start + quarter], pooled[start + quarter : start + 2 * quarter]
+        start += 2 * quarter
+        high_low, high_high = pooled[start : start + quarter], pooled[start + quarter : start + 2 * quarter]
+        for x in range(quarter):
+            a, b, c, d = early(fours[4 * x]), early(fours[4 * x + 1]), early(fours[4 * x + 2]), early(fours[4 * x + 3])
+            left, left_edge = late(early(a + b)), late(early(b - a))
+            right, right_edge = late(early(c + d)), late(early(d - c))
+            low_low[x] += kind(abs(late(left + right)))
+            low_high[x] += kind(abs(late(right - left)))
+            high_low[x] += kind(abs(late(left_edge + right_edge)))
+            high_high[x] += kind(abs(late(right_edge - left_edge)))

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_deepfixcx.codecs.kernels.jit import jit
-from monai_deepfixcx.codecs.kernels.pool_loops import MEDIAN, frame, pool_row, put_runs, start_value
+from monai_deepfixcx.codecs.kernels.pool_loops import MEDIAN, aligned_rows, frame, pool_row, pool_runs, start_value
 
-_STRIP = 128  # columns filtered together
+_STRIP = 160  # columns filtered together, at most
 _Array = npt.NDArray[Any]
 
 
@@ -44,11 +44,13 @@ def encode_volumes(
     kind = codes.dtype
     slices = np.empty((depth << deep, size[1], size[2]), dtype=kind)
     turned = np.empty((size[2], rows), dtype=kind)
-    work = np.zeros((2, max(len(slices), rows, columns), _STRIP), dtype=kind)
+    longest = max(len(slices), rows, columns)
+    work = aligned_rows(2, longest * _STRIP, codes)
     pooled = np.empty((len(features), 1 << levels, grid[2], rows), dtype=kind)
     keeps = patch[0] if np.any(features == MEDIAN) else 0
     kept = np.empty((keeps, columns, rows), dtype=kind)
     framed = np.zeros((1 << levels, grid[1] * patch[1]), dtype=kind)
+    totals = np.empty(grid[1] << levels, dtype=kind)
     for n in range(len(volumes)):
         if deep > 0:
             _split_depth(volumes[n].reshape(size[0], -1), deep, taps, work, slices.reshape(len(slices), -1))
@@ -66,10 +68,12 @@ def encode_volumes(
                         _split_rows(slices[band * depth + z], levels, taps, work, turned)
                     else:
                         _split_rows(volumes[n, z], levels, taps, work, turned)
-                    for left in range(0, rows, _STRIP):
-                        right = min(rows, left + _STRIP)
-                        _load(turned, left, right, work[0])
-                        final = _split(work, size[2], levels, taps)
+                    strips = _strips(work, longest, rows)
+                    strip = strips.shape[2]
+                    for left in range(0, rows, strip):
+                        right = min(rows, left + strip)
+                        _load(turned, left, right, strips[0])
+                        final = _split(strips, size[2], levels, taps)
                         for f in range(len(features)):
                             _pool(final, width, patch[2], before[2], features[f], pooled[f], left, right)
                         if keeps:
@@ -83,7 +87,18 @@ def encode_volumes(
                     for c in range(1 << levels):
                         for q in range(grid[2]):
                             frame(pooled[f, c, q], 1, before[1], height, framed)
-                            put_runs(framed.reshape(-1), patch[1], features[f], bands[band, c], codes[n, :, p, :, q, f])
+                            sums = pool_runs(framed.reshape(-1), patch[1], features[f], totals)
+                            for r in range(1 << levels):
+                                for i in range(grid[1]):
+                                    codes[n, bands[band, c, r], p, i, q, f] = sums[r * grid[1] + i]
+
+
+@jit
+def _strips(work: _Array, rows: int, columns: int) -> _Array:
+    """Room for two strips ``[2, rows, strip]``, of a width that cuts the columns into few strips of one size."""
+    each = -(-columns // -(-columns // _STRIP))
+    strip = -(-each // 16) * 16
+    return work.reshape(-1)[: 2 * rows * strip].reshape(2, rows, strip)
 
 
 @jit
@@ -97,20 +112,24 @@ def _load(source: _Array, left: int, right: int, strip: _Array) -> None:
 @jit
 def _split_depth(volume: _Array, levels: int, taps: _Array, work: _Array, slices: _Array) -> None:
     """All levels along the first axis of ``[D, H * W]``."""
-    for left in range(0, volume.shape[1], _STRIP):
-        right = min(volume.shape[1], left + _STRIP)
-        _load(volume, left, right, work[0])
-        slices[:, left:right] = _split(work, len(volume), levels, taps)[: len(slices), : right - left]
+    strips = _strips(work, len(slices), volume.shape[1])
+    strip = strips.shape[2]
+    for left in range(0, volume.shape[1], strip):
+        right = min(volume.shape[1], left + strip)
+        _load(volume, left, right, strips[0])
+        slices[:, left:right] = _split(strips, len(volume), levels, taps)[: len(slices), : right - left]
 
 
 @jit
 def _split_rows(image: _Array, levels: int, taps: _Array, work: _Array, turned: _Array) -> None:
     """All levels along the first axis of ``[H, W]``; the result is turned, ``[W, 2^levels * H']``."""
     rows = turned.shape[1]
-    for left in range(0, image.shape[1], _STRIP):
-        right = min(image.shape[1], left + _STRIP)
-        _load(image, left, right, work[0])
-        final = _split(work, len(image), levels, taps)
+    strips = _strips(work, max(len(image), rows), image.shape[1])
+    strip = strips.shape[2]
+    for left in range(0, image.shape[1], strip):
+        right = min(image.shape[1], left + strip)
+        _load(image, left, right, strips[0])
+        final = _split(strips, len(image), levels, taps)
         for x in range(right - left):
             target = turned[left + x]
             for y in range(rows):
@@ -140,10 +159,15 @@ def _filter(signal: _Array, taps: _Array, low: _Array, high: _Array) -> None:
     for i in range(len(low)):
         low_row, high_row = low[i], high[i]
         top = 2 * i - (length - 1) // 2
-        low_row[:] = 0
-        high_row[:] = 0
         k = max(0, -top)
         end = min(length, size - top)
+        if k + 4 <= end:
+            y = top + k
+            _set_four(signal[y], signal[y + 1], signal[y + 2], signal[y + 3], taps[:, k : k + 4], low_row, high_row)
+            k += 4
+        else:
+            low_row[:] = 0
+            high_row[:] = 0
         while k + 4 <= end:
             y = top + k
             _add_four(signal[y], signal[y + 1], signal[y + 2], signal[y + 3], taps[:, k : k + 4], low_row, high_row)
@@ -153,6 +177,17 @@ def _filter(signal: _Array, taps: _Array, low: _Array, high: _Array) -> None:
             k += 2
         if k < end:
             _add_one(signal[top + k], taps[:, k], low_row, high_row)
+
+
+@jit
+def _set_four(
+    first: _Array, second: _Array, third: _Array, fourth: _Array, taps: _Array, low: _Array, high: _Array
+) -> None:
+    a, b, c, d = taps[0, 0], taps[0, 1], taps[0, 2], taps[0, 3]
+    e, f, g, h = taps[1, 0], taps[1, 1], taps[1, 2], taps[1, 3]
+    for x in range(len(low)):
+        low[x] = a * first[x] + b * second[x] + c * third[x] + d * fourth[x]
+        high[x] = e * first[x] + f * second[x] + g * third[x] + h * fourth[x]
 
 
 @jit

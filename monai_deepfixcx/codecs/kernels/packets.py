@@ -44,10 +44,10 @@ def encode_packets(
     numbers = np.array([getattr(pool_loops, feature.upper()) for feature in features])
     bands, filters = _band_numbers(deep, levels), np.array(taps, dtype=dtype)
 
-    def encode_part(part: slice) -> None:
-        packet_loops.encode_volumes(volumes[part], deep, levels, filters, numbers, bands, codes[part])
+    def encode_part(first: int, last: int) -> None:
+        packet_loops.encode_volumes(volumes[first:last], deep, levels, filters, numbers, bands, codes[first:last])
 
-    in_parts(encode_part, len(pixels))
+    in_parts(encode_part, len(volumes), volumes[0].size)
     return torch.from_numpy(codes).reshape(*images.shape[:2], -1)
 
 

@@ -9,7 +9,22 @@ from monai_deepfixcx.codecs.kernels.jit import jit
 
 # The numbers by which the loops know the pooled features.
 L1, SUM, MAX, MIN, MEDIAN, L2, SUM_POS, SUM_NEG = range(8)
+_LINE = 64  # bytes
 _Array = npt.NDArray[Any]
+
+
+@jit
+def aligned_rows(count: int, length: int, like: _Array) -> _Array:
+    """Rows of at least `length`, of the type of `like`, that begin where a line of the cache begins.
+
+    A vector register is as long as a line: a load or store that crosses two takes several times as long.
+    """
+    size = like.itemsize
+    per_line = _LINE // size
+    stride = -(-length // per_line) * per_line
+    room = np.empty(count * stride + per_line, dtype=like.dtype)
+    start = -room.ctypes.data % _LINE // size
+    return room[start : start + count * stride].reshape(count, stride)
 
 
 @jit
@@ -58,17 +73,16 @@ def frame(flat: _Array, scale: Any, before: int, width: int, framed: _Array) -> 
 
 
 @jit
-def put_runs(flat: _Array, run: int, feature: int, bands: _Array, out: _Array) -> None:
-    """Pool along the rows of patches what was pooled along their columns; ``out [K, P_w]``."""
-    totals = np.empty(len(flat) // run, dtype=flat.dtype)
+def pool_runs(flat: _Array, run: int, feature: int, totals: _Array) -> _Array:
+    """Pool every `run` neighbours, in `totals` or, where there is nothing to pool, in place."""
+    if run == 1:
+        return flat
     if feature in (MAX, MIN):
         for i in range(len(totals)):
             total = flat[i * run]
-            for value in flat[i * run + 1 : (i + 1) * run]:
-                total = max(total, value) if feature == MAX else min(total, value)
+            for x in range(i * run + 1, (i + 1) * run):
+                total = max(total, flat[x]) if feature == MAX else min(total, flat[x])
             totals[i] = total
-    elif run == 1:
-        totals[:] = flat
     elif run == 2:
         for i in range(len(totals)):
             totals[i] = flat[2 * i] + flat[2 * i + 1]
@@ -78,14 +92,10 @@ def put_runs(flat: _Array, run: int, feature: int, bands: _Array, out: _Array) -
     else:
         for i in range(len(totals)):
             total = flat[i * run]
-            for value in flat[i * run + 1 : (i + 1) * run]:
-                total += value
+            for x in range(i * run + 1, (i + 1) * run):
+                total += flat[x]
             totals[i] = total
-    columns = out.shape[1]
-    for k in range(len(bands)):
-        values = out[bands[k]]
-        for q in range(columns):
-            values[q] = totals[k * columns + q]
+    return totals
 
 
 @jit

@@ -1,20 +1,49 @@
-"""Sharing out a batch over threads."""
+"""Sharing out work over threads."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+_LEAST = 2**18  # pixels that are worth waking a thread for: about 50 us of work
+_pool: ThreadPoolExecutor | None = None
 
-def in_parts(work: Callable[[slice], None], count: int) -> None:
-    """Do `work` on parts of a batch of `count`, one for each of torch's threads.
+
+def in_parts(work: Callable[[int, int], None], count: int, pixels: int) -> None:
+    """Call ``work(first, last)`` for parts of `count` jobs, at most one for each of torch's threads.
 
     Threads of our own: Numba's default pool must not be entered by two Python threads at once.
+
+    Args:
+        work: what to do; it works on nothing that another part does.
+        count: of jobs.
+        pixels: of each job.
     """
-    step = -(-count // max(1, torch.get_num_threads()))
-    parts = [slice(start, start + step) for start in range(0, count, step)]
-    if len(parts) == 1:
-        work(parts[0])
-    else:
-        with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(work, parts))
+    threads = torch.get_num_threads()
+    step = max(-(-count // threads), -(-_LEAST // max(1, pixels)))
+    if step >= count:
+        work(0, count)
+        return
+    others = [_threads().submit(work, first, min(count, first + step)) for first in range(step, count, step)]
+    work(0, step)
+    for other in others:
+        other.result()
+
+
+def _threads() -> ThreadPoolExecutor:
+    """As many threads as can ever work at once; they sleep in between."""
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(os.cpu_count(), "deepfixcx")
+    return _pool
+
+
+def _forget() -> None:
+    """A forked process has none of its parent's threads."""
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

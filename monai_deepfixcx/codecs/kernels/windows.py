@@ -32,10 +32,9 @@ def window_quantiles(images: Tensor, kernel: int, stride: int, quantile: float, 
     position = quantile * (kernel * kernel - 1)
     below = int(position)
 
-    def pool_part(part: slice) -> None:
-        window_loops.window_quantiles(
-            pixels[part], kernel, stride, rows, columns, below, position - below, out[part].numpy()
-        )
+    def pool_part(first: int, last: int) -> None:
+        part = out[first:last].numpy()
+        window_loops.window_quantiles(pixels[first:last], kernel, stride, rows, columns, below, position - below, part)
 
-    in_parts(pool_part, len(pixels))
+    in_parts(pool_part, len(pixels), len(numbers) * kernel * kernel)
     return out.unflatten(0, tuple(images.shape[:2]))

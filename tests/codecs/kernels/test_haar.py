@@ -23,23 +23,39 @@ def by_torch(codec: DeepFixCXCodec, images: Tensor) -> Tensor:
     return codec.encode(floating.clone().requires_grad_()).detach()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=80)
 @given(
     levels=st.integers(1, 5),
-    grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    grid=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)),
     features=st.sets(st.sampled_from(FEATURES), min_size=1),
-    shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 70), st.integers(1, 70)),
+    spatial_dims=st.sampled_from([2, 3]),
     zero_mean=st.booleans(),
     seed=st.integers(0, 999),
 )
 def test_equals_the_torch_path(
-    levels: int, grid: tuple[int, int], features: set[Any], shape: tuple[int, int], zero_mean: bool, seed: int
+    levels: int,
+    grid: tuple[int, ...],
+    features: set[Any],
+    shape: tuple[int, ...],
+    spatial_dims: int,
+    zero_mean: bool,
+    seed: int,
 ) -> None:
-    codec = DeepFixCXCodec(levels, grid, features=sorted(features), zero_mean=zero_mean)
+    if spatial_dims == 3:
+        levels, shape = min(levels, 3), (shape[0], *(1 + n % 24 for n in shape[1:]))
+    grid, shape = grid[-spatial_dims:], shape[-spatial_dims:]
     if any(-(-n // 2**levels) < p for n, p in zip(shape, grid, strict=True)):
-        codec = DeepFixCXCodec(1, 1, features=sorted(features), zero_mean=zero_mean)
+        levels, grid = 1, (1,) * spatial_dims
+    codec = DeepFixCXCodec(levels, grid, features=sorted(features), zero_mean=zero_mean, spatial_dims=spatial_dims)
     images = images_of((2, 2, *shape), seed).double() - 0.2
     torch.testing.assert_close(codec.encode(images), by_torch(codec, images), rtol=1e-9, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 60, 70), (2, 1, 9, 20, 31)])
+def test_the_codec_takes_it_in_two_and_three_dimensions(shape: tuple[int, ...]) -> None:
+    codec, images = DeepFixCXCodec(2, 3, spatial_dims=len(shape) - 2), images_of(shape)
+    assert torch.equal(codec.encode(images), kernels.encode_haar(images, 2, codec.patch_size, codec.features))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.float32, torch.float64])
@@ -60,8 +76,17 @@ def test_eight_bits_give_the_bits_of_floating_point(levels: int) -> None:
     assert torch.equal(codec.encode(images), codec.encode(images.float()))
 
 
-def test_bits_depend_on_neither_batch_nor_threads_nor_memory_layout() -> None:
-    codec, images = DeepFixCXCodec(4, 5, features=FEATURES), images_of((7, 3, 100, 90))
+@pytest.mark.parametrize("levels", range(1, 5))
+def test_eight_bits_give_the_bits_of_floating_point_in_volumes(levels: int) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).choice([0, 255], (2, 1, 33, 32, 29))).byte()
+    images[0] = 255
+    codec = DeepFixCXCodec(levels, 1, features=FEATURES, spatial_dims=3)
+    assert torch.equal(codec.encode(images), codec.encode(images.float()))
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 200, 190), (3, 2, 40, 60, 57)])
+def test_bits_depend_on_neither_batch_nor_threads_nor_memory_layout(shape: tuple[int, ...]) -> None:
+    codec, images = DeepFixCXCodec(3, 5, features=FEATURES, spatial_dims=len(shape) - 2), images_of(shape)
     codes = codec.encode(images)
     threads = torch.get_num_threads()
     try:
@@ -71,7 +96,7 @@ def test_bits_depend_on_neither_batch_nor_threads_nor_memory_layout() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(torch.cat([codec.encode(image[None]) for image in images]), codes)
-    assert torch.equal(codec.encode(images.permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2)), codes)
+    assert torch.equal(codec.encode(images.transpose(0, 2).contiguous().transpose(0, 2)), codes)
 
 
 def test_scaling_by_a_power_of_two_is_exact() -> None:
