@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -206,6 +207,30 @@ def tables(result: Mapping[str, Any]) -> str:
     return f"{common.table(rows)}\n\n{common.table(reached)}"
 
 
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Images/s over J for every P: the published way and ours, one image at a time and 64."""
+    from matplotlib import pyplot
+
+    rows = [row for row in result["encode"] if row["wavelet"] == "db1" and row["size"].count("x") == 1]
+    batches = sorted({row["batch"] for row in rows})
+    looks = {"uint8": ("tab:green", "ours, uint8"), "float32": ("tab:blue", "ours"), "published": ("0.55", "published")}
+    figure, panels = pyplot.subplots(1, len(batches), figsize=(10, 4.2), sharey=True, layout="constrained")
+    for panel, batch in zip(panels, batches, strict=True):
+        for task, (colour, name) in looks.items():
+            for patches, style in zip(PATCHES, ("-", "--", ":"), strict=True):
+                chosen = [row for row in rows if (row["batch"], row["P"]) == (batch, patches)]
+                rates = [row["images_per_s"][task] for row in chosen]
+                panel.plot(
+                    [row["J"] for row in chosen], rates, style, marker=".", color=colour, label=f"{name}, P={patches}"
+                )
+        panel.set(title=f"batches of {batch}", xlabel="J", yscale="log", xticks=LEVELS)
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel(f"images/s, {rows[0]['size']}, db1")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     given = common.arguments(__doc__).parse_args(arguments)
     torch.set_num_threads(given.threads)
@@ -242,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "first_call": {wavelet: first_call(wavelet) for wavelet in ("db1", "coif1")},
         }
     path = common.write(given.out, NAME, result)
+    draw(result, path.with_suffix(".png"))
     print(f"{tables(result)}\n\n{path}")
 
 
