@@ -1,4 +1,4 @@
-"""What each of two processes does in `test_attribution_handler`; in its own module, so that spawn can import it."""
+"""What each of two processes does in `test_attribution_handler` and `test_attribution_privacy`; in its own module, so that spawn can import it."""
 
 import datetime
 from pathlib import Path
