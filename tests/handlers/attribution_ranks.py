@@ -1,4 +1,4 @@
-"""What each of two processes does in `test_attribution_handler` and `test_attribution_privacy`; in its own module, so that spawn can import it."""
+"""What each of two processes does in tests of the attribution handler; spawn can import it from here."""
 
 import datetime
 from pathlib import Path

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,13 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from monai_deepfixcx.data.reading.code_streams import check_code_stream, read_code_streams
+from monai_deepfixcx.data.reading.dicom_header import PIXELS, Header
 from monai_deepfixcx.data.reading.stored_image import UnreadableImage
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
     from pydicom.pixels.decoders.base import DecodeRunner
     from pydicom.uid import UID
 
@@ -48,12 +50,11 @@ DECODER_DEPENDENCIES = {syntax: ("itk-io>=5.4",) for syntax in _ITK_SYNTAXES}
 _ITK_TYPES = {"uint8": "UC", "int8": "SS", "int16": "SS", "uint16": "US"}  # there is no signed char
 
 
-def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODERS) -> tuple[NDArray[Any], str]:
+def decode_frames(header: Header, decoders: Sequence[str] = DECODERS) -> tuple[NDArray[Any], str]:
     """Decode every frame to the words that were stored, before any look-up table.
 
     Args:
         header: The elements of the Image Pixel module and the pixel data.
-        syntax: The transfer syntax of the pixel data.
         decoders: The decoders that may be used; the first that is installed is.
 
     Returns:
@@ -64,20 +65,22 @@ def decode_frames(header: Dataset, syntax: UID, decoders: Sequence[str] = DECODE
         UnreadableImage: If the pixel data are cut off, or no decoder here understands them; the transfer
             syntax and the package that would help are named.
     """
+    syntax = header.syntax
     if not syntax.is_transfer_syntax:  # private, or newer than pydicom: it cannot even tell whether it is compressed
         raise UnreadableImage(f"no decoder for {_named(syntax, 8)}; {_help(syntax, 8)}")
     if not syntax.is_encapsulated:
         _check_length(header)
-        return _decode(header, syntax, "native")
+        words = _plain_words(header)
+        return (words, header.get("PhotometricInterpretation")) if words is not None else _decode(header, "native")
     usable = [name for name in decoders if _has_decoder(syntax, name)]
-    precision = _check_code_streams(header, syntax) if usable else 8
+    precision = _check_code_streams(header) if usable else 8
     if precision > 8:
         # ITK complains on stderr of 12-bit JPEG and returns an array all the same: there is nothing to hold it against.
         usable = [name for name in usable if name == "pylibjpeg"]
     if not usable:
         raise UnreadableImage(f"no decoder for {_named(syntax, precision)}; {_help(syntax, precision)}")
     try:
-        return _decode(header, syntax, usable[0])
+        return _decode(header, usable[0])
     except Exception:  # decoders raise RuntimeError, ValueError, NotImplementedError, what C++ throws, ...
         refused = f"damaged pixel data: {_named(syntax, precision)} was refused by {usable[0]}"
         raise UnreadableImage(f"{refused}; ask its source for another copy") from None
@@ -120,9 +123,30 @@ def decode_frame_with_itk(code: bytes, runner: DecodeRunner) -> bytes:
     return bytes(values.astype(runner.pixel_dtype, copy=False).tobytes())
 
 
-def _decode(header: Dataset, syntax: UID, name: str) -> tuple[NDArray[Any], str]:
+def _plain_words(header: Header) -> NDArray[Any] | None:
+    """The words of a native grey image as they lie in the file; None if pydicom is to unpack, swap or convert them."""
+    bits, sign = header.get("BitsAllocated"), header.get("PixelRepresentation")
+    shape = (int(header.get("NumberOfFrames") or 1), header.get("Rows"), header.get("Columns"))
+    order = "<" if header.syntax.is_little_endian else ">"
+    plain = (
+        "PixelData" in header
+        and header.get("SamplesPerPixel") == 1
+        and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+        and all(type(number) is int for number in (bits, sign, *shape))
+        and bits in ((8, 16, 32) if order == "<" else (16, 32))  # pairs of bytes may be swapped
+        and sign in (0, 1)
+        and 0 < min(shape) <= max(shape) < 2**16
+    )
+    if not plain:
+        return None
+    words = np.frombuffer(header.get("PixelData"), f"{order}{'ui'[sign]}{bits // 8}", math.prod(shape))
+    return words.reshape(shape[1:] if shape[0] == 1 else shape)
+
+
+def _decode(header: Header, name: str) -> tuple[NDArray[Any], str]:
     from pydicom.pixels.decoders.base import Decoder, get_decoder
 
+    syntax = header.syntax
     decoder = get_decoder(syntax)
     if name == "itk":
         decoder = Decoder(syntax)  # our own, so that pydicom's shared one stays as it is
@@ -131,7 +155,7 @@ def _decode(header: Dataset, syntax: UID, name: str) -> tuple[NDArray[Any], str]
     options: dict[str, Any] = {"allow_excess_frames": False}
     if keeps_unused_bits(syntax):
         options["correct_unused_bits"] = False  # padding is looked for in whole words first
-    words, properties = decoder.as_array(header, decoding_plugin=plugin, **options)
+    words, properties = decoder.as_array(header.dataset, decoding_plugin=plugin, **options)
     return words, str(properties["photometric_interpretation"])
 
 
@@ -146,23 +170,23 @@ def _has_decoder(syntax: UID, name: str) -> bool:
         return False
 
 
-def _check_length(header: Dataset) -> None:
+def _check_length(header: Header) -> None:
     """Refuse native pixel data that end early; more bytes than needed do no harm."""
-    keyword = next(k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in header)
-    samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else header.SamplesPerPixel
-    bits = {"PixelData": header.BitsAllocated, "FloatPixelData": 32, "DoubleFloatPixelData": 64}[keyword]
+    keyword = next(keyword for keyword in PIXELS if keyword in header)
+    samples = 2 if header.get("PhotometricInterpretation") == "YBR_FULL_422" else header.get("SamplesPerPixel")
+    bits = {"PixelData": header.get("BitsAllocated"), "FloatPixelData": 32, "DoubleFloatPixelData": 64}[keyword]
     frames = int(header.get("NumberOfFrames") or 1)
-    needed = -(-frames * header.Rows * header.Columns * samples * bits // 8)
-    there = len(header[keyword].value or b"")
+    needed = -(-frames * header.get("Rows") * header.get("Columns") * samples * bits // 8)
+    there = len(header.get(keyword) or b"")
     if there < needed:
         raise UnreadableImage(f"truncated: {there:,} of {needed:,} pixel bytes are there")
 
 
-def _check_code_streams(header: Dataset, syntax: UID) -> int:
+def _check_code_streams(header: Header) -> int:
     """Refuse damaged frames; return the bits per sample of JPEG that is 8-bit, or 12-bit in disguise."""
-    streams = read_code_streams(header)
-    bits = [check_code_stream(stream, header) for stream in streams if syntax in _CODE_STREAMS]
-    return max(bits) if syntax in _JPEG else 8
+    streams = read_code_streams(header.dataset)
+    bits = [check_code_stream(stream, header.dataset) for stream in streams if header.syntax in _CODE_STREAMS]
+    return max(bits) if header.syntax in _JPEG else 8
 
 
 def _bare_dicom(code: bytes, runner: DecodeRunner, precision: int) -> bytes:

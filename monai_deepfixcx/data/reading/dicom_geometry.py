@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from monai_deepfixcx.data.reading.stored_image import Floats, StoredImage, UnreadableImage, Window
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    from monai_deepfixcx.data.reading.dicom_header import Header
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MACROS = {  # an enhanced object keeps these one level down, per frame or shared (PS3.3 C.7.6.16.2)
@@ -53,7 +53,7 @@ class Place:
         return np.cross(columns, rows)
 
 
-def frame_value(header: Dataset, keyword: str, frame: int = 0) -> Any:
+def frame_value(header: Header, keyword: str, frame: int = 0) -> Any:
     """The value of `keyword` for one frame: its own, else the shared one, else the file's; None if there is none."""
     if keyword in _MACROS:
         for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
@@ -64,16 +64,19 @@ def frame_value(header: Dataset, keyword: str, frame: int = 0) -> Any:
     return header.get(keyword)
 
 
-def read_numbers(header: Dataset, keyword: str, frame: int = 0) -> NDArray[np.float64] | None:
+def read_numbers(header: Header, keyword: str, frame: int = 0) -> NDArray[np.float64] | None:
     """The finite numbers of an element, for one frame; None if there are none, or something else."""
+    value = frame_value(header, keyword, frame)
+    if value is None:
+        return None
     try:
-        numbers = np.atleast_1d(np.asarray(frame_value(header, keyword, frame), dtype=np.float64))
+        numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
     except (TypeError, ValueError):  # not worth losing an image over
         return None
     return numbers if numbers.size and np.isfinite(numbers).all() else None
 
 
-def read_place(header: Dataset, frames: int) -> Place:
+def read_place(header: Header, frames: int) -> Place:
     """Collect what the header says about geometry; nonsense such as a spacing of 0 counts as unsaid.
 
     Args:
@@ -136,7 +139,7 @@ def stack_slices(slices: Sequence[tuple[StoredImage, Place]]) -> StoredImage:
     )
 
 
-def _lengths(header: Dataset, keywords: Sequence[str], count: int) -> NDArray[np.float64] | None:
+def _lengths(header: Header, keywords: Sequence[str], count: int) -> NDArray[np.float64] | None:
     """The first of some elements that holds `count` positive lengths."""
     for keyword in keywords:
         numbers = read_numbers(header, keyword)

@@ -14,7 +14,7 @@ from monai_deepfixcx.data.reading.dicom_geometry import frame_value, read_number
 from monai_deepfixcx.data.reading.stored_image import Floats, UnreadableImage, Window
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    from monai_deepfixcx.data.reading.dicom_header import Header
 
 Ends = tuple[float, float]
 
@@ -37,7 +37,7 @@ class Table:
         return np.asarray(self.entries[np.clip(index, 0, len(self.entries) - 1)])
 
 
-def read_table(descriptor: Any, data: Any, header: Dataset) -> Table:
+def read_table(descriptor: Any, data: Any, header: Header) -> Table:
     """Read a look-up table of a modality LUT, a VOI LUT or a palette.
 
     Args:
@@ -49,11 +49,11 @@ def read_table(descriptor: Any, data: Any, header: Dataset) -> Table:
         UnreadableImage: If there are fewer entries than promised.
     """
     count, first, bits = (int(number) for number in descriptor)
-    signed = bool(header.PixelRepresentation) or float(frame_value(header, "RescaleIntercept") or 0) < 0
+    signed = bool(header.get("PixelRepresentation")) or float(frame_value(header, "RescaleIntercept") or 0) < 0
     count = count % 2**16 or 2**16  # 0 stands for 65,536, which 16 bits cannot hold
     if signed and first >= 2**15:  # written as an unsigned number all the same
         first -= 2**16
-    order = ">u2" if header.original_encoding[1] is False else "<u2"
+    order = "<u2" if header.little_endian else ">u2"
     words = np.frombuffer(data, order) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, order))
     if len(words) * 2 in (count, count + 1):  # two 8-bit entries to a word
         words = words.astype("<u2").view(np.uint8)
@@ -68,7 +68,7 @@ def float_for(bits: int) -> type[np.float32 | np.float64]:
 
 
 def apply_modality_lut(
-    stored: NDArray[Any], stored_ends: tuple[int, int], header: Dataset, frames: int
+    stored: NDArray[Any], stored_ends: tuple[int, int], header: Header, frames: int
 ) -> tuple[Floats, Ends]:
     """Take stored values through the modality LUT: a table, or a slope and intercept for each frame.
 
@@ -82,8 +82,8 @@ def apply_modality_lut(
         The values, and the lowest and highest value that any stored integer would become: a negative slope
         swaps the two ends.
     """
-    if header.get("ModalityLUTSequence"):
-        item = header.ModalityLUTSequence[0]
+    if tables := header.get("ModalityLUTSequence"):
+        item = tables[0]
         table = read_table(item.LUTDescriptor, item.LUTData, header)
         reached = table.entries[slice(*np.clip(np.add(stored_ends, (0, 1)) - table.first, 0, len(table.entries)))]
         reached = np.append(reached, table.look_up(np.array(stored_ends)))
@@ -92,11 +92,14 @@ def apply_modality_lut(
         np.array([float(frame_value(header, keyword, i) or default) for i in range(frames)])
         for keyword, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))  # a slope of 0 is no slope
     )
-    ends = np.outer(stored_ends, slopes) + intercepts
-    kind = float_for(header.BitsStored)
+    values: Floats = stored.astype(float_for(header.get("BitsStored")))
+    if (slopes == 1).all() and not intercepts.any():
+        return values, (float(stored_ends[0]), float(stored_ends[1]))
     each = (slice(None), None, None) if frames > 1 else 0
-    values = stored.astype(kind) * slopes[each].astype(kind) + intercepts[each].astype(kind)
-    return np.asarray(values), (float(ends.min()), float(ends.max()))
+    values *= slopes[each].astype(values.dtype)
+    values += intercepts[each].astype(values.dtype)
+    ends = np.outer(stored_ends, slopes) + intercepts
+    return values, (float(ends.min()), float(ends.max()))
 
 
 def linear(values: Floats, center: Any, width: Any) -> Floats:
@@ -128,7 +131,7 @@ def sigmoid(values: Floats, center: Any, width: Any) -> Floats:
 _WINDOWS: dict[str, Callable[..., Floats]] = {"LINEAR": linear, "LINEAR_EXACT": linear_exact, "SIGMOID": sigmoid}
 
 
-def read_window(header: Dataset, frames: int) -> Window | None:
+def read_window(header: Header, frames: int) -> Window | None:
     """The window of a grey image: its first VOI LUT, else its first window, of each frame its own.
 
     Args:
@@ -138,8 +141,8 @@ def read_window(header: Dataset, frames: int) -> Window | None:
     Returns:
         None if the file has no window, or one that means nothing (a width of 0, an unknown function).
     """
-    if header.get("VOILUTSequence"):
-        item = header.VOILUTSequence[0]
+    if tables := header.get("VOILUTSequence"):
+        item = tables[0]
         table = read_table(item.LUTDescriptor, item.LUTData, header)
         return Window((float(table.first), float(table.first + len(table.entries) - 1)), partial(_table_window, table))
     centers, widths = (_first_numbers(header, keyword, frames) for keyword in ("WindowCenter", "WindowWidth"))
@@ -159,6 +162,6 @@ def _table_window(table: Table, values: Floats) -> Floats:
     return np.asarray(table.look_up(values) / (2**table.bits - 1)).astype(values.dtype)
 
 
-def _first_numbers(header: Dataset, keyword: str, frames: int) -> NDArray[np.float64] | None:
+def _first_numbers(header: Header, keyword: str, frames: int) -> NDArray[np.float64] | None:
     numbers = [read_numbers(header, keyword, frame) for frame in range(frames)]
     return np.array([each[0] for each in numbers if each is not None]) if all(n is not None for n in numbers) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_deepfixcx.data.reading.dicom_geometry import stack_slices
-from monai_deepfixcx.data.reading.dicom_pixels import read_dicom
 from monai_deepfixcx.data.reading.nifti_files import is_nifti, read_nifti, unzip_head
 from monai_deepfixcx.data.reading.picture_files import read_picture, read_tiff
 from monai_deepfixcx.data.reading.stored_image import (
@@ -29,7 +29,8 @@ from monai_deepfixcx.data.reading.stored_image import (
 PathLike: TypeAlias = str | os.PathLike[str]
 Format: TypeAlias = Literal["dicom", "nifti", "picture", "tiff"]
 
-_HEAD = 4096
+_HEAD = 4096  # bytes that tell the format
+_SMALL = 2**20  # bytes that cost less to read than to look at first
 _OTHERS = {
     b"BM": "BMP",
     b"GIF8": "GIF",
@@ -121,9 +122,10 @@ def read_image(path: PathLike, *, color: Color = "grey", scale: Scale = "auto") 
         ('range', (0.0, 255.0))
     """
     check_options(color, scale)
-    if Path(path).is_dir():
-        return read_series(_dicom_files(Path(path)), color=color, scale=scale)
-    data, file_format = _load(Path(path))
+    path = Path(path)
+    if path.is_dir():
+        return read_series(_dicom_files(path), color=color, scale=scale)
+    data, file_format = _load(path)
     return _radiograph(_decode(data, file_format), len(data), color, scale)
 
 
@@ -146,6 +148,8 @@ def read_series(paths: Sequence[PathLike], *, color: Color = "grey", scale: Scal
         raise ValueError("paths must name at least one file; got none")
     if len(paths) == 1:
         return read_image(paths[0], color=color, scale=scale)
+    from monai_deepfixcx.data.reading.dicom_pixels import read_dicom
+
     slices, size = [], 0
     for path in paths:
         data, file_format = _load(Path(path))
@@ -165,11 +169,8 @@ def recognize(path: PathLike) -> Format:
     Raises:
         UnreadableImage: If it cannot be opened or is none of the supported formats.
     """
-    head = _head(Path(path))
-    file_format = _format(head, Path(path).suffix)
-    if file_format is None:
-        raise UnreadableImage(f"not an image: {_what_else(head)}")
-    return file_format
+    path = Path(path)
+    return _known_format(_head(path), path)
 
 
 def _head(path: Path) -> bytes:
@@ -184,15 +185,27 @@ def _head(path: Path) -> bytes:
 
 
 def _load(path: Path) -> tuple[bytes, Format]:
-    file_format = recognize(path)  # before reading what may be gigabytes of something else
     try:
-        return path.read_bytes(), file_format
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _SMALL:
+            recognize(path)  # before reading what may be gigabytes of something else
+        data = path.read_bytes()
     except OSError as error:
         raise _unopened(error) from None
+    if not data:
+        raise UnreadableImage("empty file (0 bytes)")
+    return data, _known_format(data[:_HEAD], path)
 
 
 def _unopened(error: OSError) -> UnreadableImage:
     return UnreadableImage(f"cannot be opened: {error.strerror or type(error).__name__}")  # its own text has the path
+
+
+def _known_format(head: bytes, path: Path) -> Format:
+    file_format = _format(head, path.suffix)
+    if file_format is None:
+        raise UnreadableImage(f"not an image: {_what_else(head)}")
+    return file_format
 
 
 def _format(head: bytes, suffix: str) -> Format | None:
@@ -227,6 +240,8 @@ def _what_else(head: bytes) -> str:
 
 def _decode(data: bytes, file_format: Format) -> StoredImage:
     if file_format == "dicom":
+        from monai_deepfixcx.data.reading.dicom_pixels import read_dicom
+
         return read_dicom(data)[0]
     return {"nifti": read_nifti, "picture": read_picture, "tiff": read_tiff}[file_format](data)
 

@@ -112,7 +112,7 @@ def _refuse_bomb(pixels: int) -> None:
 
 def _picture(pixels: NDArray[Any], bits: int, *, inverted: bool = False) -> StoredImage:
     """Pixels ``[rows, columns(, samples)]`` to an image on a grid of its own: pictures state no millimetres."""
-    values = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+    values = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     kind = pixels.dtype.kind
     low = -(2.0 ** (bits - 1)) if kind == "i" else 0.0
     return StoredImage(
@@ -130,7 +130,8 @@ def _samples(picture: PILImage) -> NDArray[Any]:
         return np.asarray(picture).astype(np.uint16)  # 16-bit grey, for which Pillow's name has changed
     if picture.mode in ("I", "F"):
         return np.asarray(picture)
-    return np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
+    mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+    return np.asarray(picture if picture.mode == mode else picture.convert(mode))
 
 
 def _deep_png(data: bytes, mode: str) -> NDArray[np.uint16]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -97,8 +98,8 @@ def scale_image(
     else:
         unit = _between(values, *ends)
     if rule != "minmax":
-        unit = np.clip(unit, 0, 1)
-    pixels = _float32(unit)
+        unit.clip(0, 1, out=unit)
+    pixels = _float32(unit, copy=False)
     if image.padding is not None:
         pixels[:, image.padding] = 0
     return pixels, rule, ends
@@ -108,8 +109,10 @@ def _grey(values: Floats) -> Floats:
     if len(values) == 1:
         return values
     # Not a matrix product: BLAS may add in another order on another machine, and codes must not differ.
-    red, green, blue = (values[i] * LUMA[i] for i in range(3))
-    return np.asarray(red + green + blue)[None]
+    grey = values[:1] * LUMA[0]
+    for i in (1, 2):
+        grey += values[i] * LUMA[i]
+    return grey
 
 
 def _ends(image: StoredImage, values: Floats, rule: Scale) -> tuple[float, float]:
@@ -126,9 +129,12 @@ def _ends(image: StoredImage, values: Floats, rule: Scale) -> tuple[float, float
 
 def _finite_ends(values: Floats, padding: NDArray[np.bool_] | None) -> tuple[float, float]:
     seen = values if padding is None else values[:, ~padding]
-    if seen.size and not (np.isfinite(seen.min()) and np.isfinite(seen.max())):
-        seen = seen[np.isfinite(seen)]
-    return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
+    if not seen.size:
+        return 0.0, 0.0
+    low, high = float(seen.min()), float(seen.max())
+    if math.isfinite(low) and math.isfinite(high):
+        return low, high
+    return _finite_ends(seen[np.isfinite(seen)], None)
 
 
 def _between(values: Floats, low: float, high: float) -> Floats:
@@ -136,7 +142,7 @@ def _between(values: Floats, low: float, high: float) -> Floats:
         return np.where(np.isfinite(values), values.dtype.type(0), values)
     with np.errstate(over="ignore", invalid="ignore"):  # doubles near the end of their range, infinities
         if low < high:
-            return (values - low) / (high - low)
+            return (values - low if low else values) / (high - low)
         return (low - values) / (low - high)  # inverted; written this way round, 0 is never -0.0
 
 
@@ -145,6 +151,6 @@ def _inverted(values: Floats, ends: tuple[float, float] | None) -> Floats:
     return low + high - values
 
 
-def _float32(values: Floats) -> NDArray[np.float32]:
+def _float32(values: Floats, *, copy: bool = True) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, which is for others to judge
-        return np.array(values, dtype=np.float32, order="C")
+        return values.astype(np.float32, order="C", copy=copy)

@@ -125,6 +125,29 @@ def test_what_may_not_be_read_is_reported_without_its_path(
         read_image(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["large", "/dev/zero"])
+def test_what_is_large_or_endless_and_no_image_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**22)
+    if not (tmp_path / name).exists():
+        pytest.skip(f"{name} is a file of Unix")
+
+    def refuse(self: Path) -> Any:
+        raise AssertionError("read as a whole")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UnreadableImage, match=r"^not an image: unknown file type$"):
+        read_image(tmp_path / name)
+
+
+def test_what_is_large_and_an_image_is_read(tmp_path: Path) -> None:
+    stored = random_words(0, (1100, 1000), np.uint8)
+    assert write_dicom(tmp_path / "a", stored).stat().st_size > 2**20
+    np.testing.assert_array_equal(read_image(tmp_path / "a", scale="none").pixels[0], stored)
+
+
 @given(content=st.binary(max_size=600), start=st.sampled_from([b"", bytes(128) + b"DICM", b"II*\0", b"\x08\0\x05\0"]))
 @settings(max_examples=150, deadline=None)
 def test_anything_at_all_is_refused_in_one_line(
