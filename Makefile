@@ -51,6 +51,8 @@ bench: $(STAMP)
 	$(BIN)/python -W ignore -m benchmarks.accuracy_nih
 	$(BIN)/python -W ignore -m benchmarks.accuracy_phantom
 	$(BIN)/python -W ignore -m benchmarks.encode_speed
+	$(BIN)/python -W ignore -m benchmarks.encode_gpu
+	$(BIN)/python -W ignore -m benchmarks.end_to_end
 	$(BIN)/python -W ignore -m benchmarks.scaling
 	$(BIN)/python -W ignore -m benchmarks.attribution_speed
 	$(BIN)/python -W ignore -m benchmarks.attack_speed

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any, TypedDict
 import pywt
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,6 +23,9 @@ from monai_deepfixcx.codecs import Codec, codec_from_config
 
 _FORMAT = 1
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+")
+# safetensors' names, and the room its head is given: how many codes there will be is known at the end only.
+_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+_HEAD_BYTES, _BUFFER_BYTES = 256, 2**20
 
 
 class Row(TypedDict):
@@ -30,6 +33,9 @@ class Row(TypedDict):
 
     id: str
     spatial_shape: list[int]
+
+
+_ROW_KEYS = Row.__annotations__.keys()
 
 
 class CodeItem(TypedDict):
@@ -128,27 +134,40 @@ class CodeStore(Dataset[CodeItem]):
             ValueError: a bad name, or codes and rows that do not fit each other.
             OSError: the disk is full, or the folder not writable.
         """
-        if not _SHARD_NAME.fullmatch(name):
-            raise ValueError(f"name must be letters, digits, '_' and '-'; got {name!r}.")
         if codes.ndim != 3 or len(codes) != len(rows) or not rows:
             raise ValueError(f"codes must be [N, C, D] with N >= 1 rows; got {list(codes.shape)} and {len(rows)} rows.")
-        for row in rows:
-            if set(row) != {"id", "spatial_shape"}:
-                raise ValueError(f"a row must hold id and spatial_shape, nothing else; got {sorted(row)}.")
-        parts = {
-            "safetensors": save({"codes": codes.detach().cpu().contiguous()}),
-            "jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
-        }
-        for suffix, content in parts.items():
-            _write_durably(self._shards / f"{name}.{suffix}", content)
-        marker = {
-            "rows": len(rows),
-            "sha256": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in parts.items()},
-            "fingerprint": self.fingerprint,
-            "versions": _versions(),
-        }
-        _write_durably(self._shards / f"{name}.done.json", json.dumps(marker, indent=2).encode())
+        with self.begin_shard(name) as shard:
+            for code, row in zip(codes, rows, strict=True):
+                shard.add(code, row)
+            shard.commit()
         self.refresh()
+
+    def begin_shard(self, name: str) -> "ShardWriter":
+        """A shard to be written code by code, and whole or not at all; one of that name is replaced.
+
+        Args:
+            name: of the shard: letters, digits, ``_`` and ``-``.
+
+        Raises:
+            ValueError: a bad name.
+            OSError: the folder is not writable.
+
+        >>> import tempfile
+        >>> from monai_deepfixcx.codecs import DeepFixCXCodec
+        >>> codec = DeepFixCXCodec(levels=2, patch_size=3)
+        >>> store = CodeStore.open(tempfile.mkdtemp(), codec)
+        >>> with store.begin_shard("first") as shard:
+        ...     for name in "abc":
+        ...         code = codec.encode(torch.rand(1, 1, 32, 32))[0]
+        ...         shard.add(code, {"id": name, "spatial_shape": [32, 32]})
+        ...     shard.commit()
+        >>> store.refresh()
+        >>> store.read("first")[0].shape
+        torch.Size([3, 1, 144])
+        """
+        if not _SHARD_NAME.fullmatch(name):
+            raise ValueError(f"name must be letters, digits, '_' and '-'; got {name!r}.")
+        return ShardWriter(self._shards, name, self.fingerprint)
 
     def read(self, name: str) -> tuple[Tensor, list[Row]]:
         """All codes ``[N, C, D]`` and rows of one shard.
@@ -212,7 +231,7 @@ class CodeStore(Dataset[CodeItem]):
     @property
     def bytes_on_disk(self) -> int:
         """Size of the shards, side-cars and markers, in bytes."""
-        return sum(path.stat().st_size for path in self._shards.iterdir())
+        return sum(path.stat().st_size for path in self._shards.iterdir() if path.name[0] != ".")
 
     @property
     def _shards(self) -> Path:
@@ -232,8 +251,8 @@ class CodeStore(Dataset[CodeItem]):
 
     @cached_property
     def _rows_of_shards(self) -> dict[str, list[Row]]:
-        side_cars = {name: (self._shards / f"{name}.jsonl").read_text() for name in self.shards}
-        return {name: [json.loads(line) for line in text.splitlines()] for name, text in side_cars.items()}
+        side_cars = {name: (self._shards / f"{name}.jsonl").read_text().splitlines() for name in self.shards}
+        return {name: json.loads(f"[{','.join(lines)}]") for name, lines in side_cars.items()}
 
     def _problem_of(self, name: str) -> str | None:
         try:
@@ -257,14 +276,91 @@ class CodeStore(Dataset[CodeItem]):
         return {key: value for key, value in self.__dict__.items() if key != "_open_shards"}
 
 
+class ShardWriter:
+    """A shard on its way to disk: of its codes, no more than a megabyte is in memory.
+
+    As a context manager it removes what was not committed. See `CodeStore.begin_shard`.
+    """
+
+    def __init__(self, folder: Path, name: str, fingerprint: str) -> None:
+        self._path, self._fingerprint = folder / f"{name}.safetensors", fingerprint
+        self._temporary = _temporary(self._path)
+        self._file = self._temporary.open("xb", buffering=_BUFFER_BYTES)
+        self._file.seek(_HEAD_BYTES)
+        self._rows: list[str] = []
+        self._shape, self._dtype = torch.Size(), torch.float32
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with suppress(OSError):  # what a full disk did not take
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add(self, code: Tensor, row: Row) -> None:
+        """Write a code ``[C, D]`` and keep its row.
+
+        Raises:
+            ValueError: a code of another shape or dtype than those before, or a row that holds something else.
+            OSError: the disk is full.
+        """
+        if row.keys() != _ROW_KEYS:
+            raise ValueError(f"a row must hold id and spatial_shape, nothing else; got {sorted(row)}.")
+        if not self._rows:
+            self._shape, self._dtype = code.shape, code.dtype
+        if code.shape != self._shape or code.dtype != self._dtype or code.dtype not in _DTYPES or code.ndim != 2:
+            raise ValueError(
+                "codes must be floating point, [C, D], and of one shape and dtype in a shard; got "
+                f"{list(code.shape)} of {code.dtype} after {list(self._shape)} of {self._dtype}."
+            )
+        self._file.write(code.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        self._rows.append(json.dumps(row))
+
+    def commit(self) -> None:
+        """Put the shard in place, its marker last.
+
+        Raises:
+            ValueError: nothing was added.
+            OSError: the disk is full.
+        """
+        if not self._rows:
+            raise ValueError("a shard must hold at least one code; none was added.")
+        shape, length = [len(self._rows), *self._shape], self._file.tell() - _HEAD_BYTES
+        codes = {"dtype": _DTYPES[self._dtype], "shape": shape, "data_offsets": [0, length]}
+        # safetensors: the length of the head as 8 bytes, then the head as JSON, which may end in spaces.
+        self._file.seek(0)
+        self._file.write((_HEAD_BYTES - 8).to_bytes(8, "little"))
+        self._file.write(json.dumps({"codes": codes}).encode().ljust(_HEAD_BYTES - 8))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        with self._temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._temporary.replace(self._path)
+        rows = "".join(f"{row}\n" for row in self._rows).encode()
+        _write_durably(self._path.with_suffix(".jsonl"), rows)
+        marker = {
+            "rows": len(self._rows),
+            "sha256": {"safetensors": digest, "jsonl": hashlib.sha256(rows).hexdigest()},
+            "fingerprint": self._fingerprint,
+            "versions": _versions(),
+        }
+        _write_durably(self._path.with_suffix(".done.json"), json.dumps(marker, indent=2).encode())
+
+
+def _temporary(path: Path) -> Path:
+    """A name of its own beside `path`: two containers may share a process number."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
 def _versions() -> dict[str, str]:
     return {"monai-deepfixcx": __version__, "torch": torch.__version__, "PyWavelets": pywt.__version__}
 
 
 def _write_durably(path: Path, content: bytes) -> None:
     """Write and fsync a temporary file, then put it in place: readers see all of it or nothing."""
-    # A name of its own: two containers may share a process number.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)

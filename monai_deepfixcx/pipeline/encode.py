@@ -1,13 +1,14 @@
 """One file to one code, and one shard of files to one shard of the store."""
 
 import json
+import math
+import os
 import stat
 import warnings
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_deepfixcx.codecs import Codec, codec_from_config
-from monai_deepfixcx.data.code_store import CodeStore, Row
+from monai_deepfixcx.data.code_store import CodeStore, ShardWriter
 from monai_deepfixcx.data.reading import Color, Radiograph, Scale, UnreadableImage, read_image
 from monai_deepfixcx.pipeline.workspace import Entry, Workspace, shard_name
+
+# How many files the system is asked to fetch ahead of the one being read, and how much of each at most.
+_AHEAD, _AHEAD_BYTES = 8, 2**24
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Shard:
 
     files: dict[str, str]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Follows from the pseudonyms."""
         return shard_name(self.files)
@@ -74,31 +78,56 @@ def encode_shard(
     Raises:
         OSError: the output cannot be written.
     """
-    codec = _codec(settings.codec)
+    store = _open_store(workspace.output, settings.codec)
+    images = workspace.output / "images"
+    paths = [workspace.source / source for source in shard.files.values()]
     entries: list[Entry] = []
-    encoded: dict[tuple[int, ...], list[tuple[Tensor, Row]]] = defaultdict(list)
-    for count, (identifier, source) in enumerate(shard.files.items(), start=1):
-        path = workspace.source / source
-        try:
-            image = read_quietly(path, settings.color, settings.scale)
-            code, spatial_shape = encode_pixels(torch.from_numpy(image.pixels), codec, settings.size)
-        except Exception as error:
-            entries.append(Entry(identifier, source, reason=_reason(error)))
-        else:
-            if settings.images:
-                _write_image(workspace.output / "images" / identifier, codec, code, spatial_shape, image.affine)
-            row: Row = {"id": identifier, "spatial_shape": list(spatial_shape)}
-            encoded[tuple(code.shape)].append((code, row))
-            size, pixels = image.source_bytes, image.pixels.size
-            entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
-        progress(count)
-    with writing():
-        workspace.record(shard.name, entries)
-        store = CodeStore.open(workspace.output, codec)
-        for shape, items in encoded.items():
-            codes = torch.stack([code for code, _ in items])
-            store.append(f"{shard.name}-{'x'.join(map(str, shape))}", codes, [row for _, row in items])
+    # Codes go to disk as they are made: a shard of images of whatever size holds one of them in memory.
+    parts: dict[tuple[int, ...], ShardWriter] = {}
+    with ExitStack() as unfinished:
+        for path, (identifier, source) in zip(_fetched_ahead(paths), shard.files.items(), strict=True):
+            try:
+                image = read_quietly(path, settings.color, settings.scale)
+                code, spatial_shape = encode_pixels(torch.from_numpy(image.pixels), store.codec, settings.size)
+            except Exception as error:
+                entries.append(Entry(identifier, source, reason=_reason(error)))
+            else:
+                if settings.images:
+                    _write_image(images / identifier, store.codec, code, spatial_shape, image.affine)
+                shape = tuple(code.shape)
+                if shape not in parts:
+                    part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}")
+                    parts[shape] = unfinished.enter_context(part)
+                parts[shape].add(code, {"id": identifier, "spatial_shape": list(spatial_shape)})
+                size, pixels = image.source_bytes, image.pixels.size
+                entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
+            progress(len(entries))
+        with writing():
+            workspace.record(shard.name, entries)
+            for part in parts.values():
+                part.commit()
     return entries
+
+
+def _fetched_ahead(paths: Sequence[Path]) -> Iterator[Path]:
+    """The paths, while the system fetches the next few files from their disk or network."""
+    for number, path in enumerate(paths):
+        if number + _AHEAD < len(paths):
+            _fetch(paths[number + _AHEAD])
+        yield path
+
+
+def _fetch(path: Path) -> None:
+    """Begin to read a file into the system's cache: 5 us if it is there, and no thread or memory of ours."""
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        return
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for ever
+    except OSError:
+        return  # reading it will say
+    with suppress(OSError):
+        os.posix_fadvise(file, 0, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+    os.close(file)
 
 
 def read_quietly(path: Path, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
@@ -120,15 +149,16 @@ def encode_pixels(pixels: Tensor, codec: Codec, size: int | None = None) -> tupl
         ValueError: the image has the wrong number of axes, holds NaN or infinite values or one value only, or is too
             small for the codec.
     """
-    spatial = "x".join(map(str, pixels.shape[1:]))
     if pixels.ndim != codec.spatial_dims + 1:
+        spatial = "x".join(map(str, pixels.shape[1:]))
         raise ValueError(
             f"a {pixels.ndim - 1}-D image ({spatial}), and this run encodes {codec.spatial_dims}-D ones: run again "
             f"with --spatial-dims {pixels.ndim - 1} into another folder"
         )
-    if not bool(torch.isfinite(pixels).all()):
+    least, greatest = map(float, pixels.aminmax())  # NaN if there is one
+    if not (math.isfinite(least) and math.isfinite(greatest)):
         raise ValueError("has NaN or infinite pixels")
-    if bool((pixels == pixels.flatten()[0]).all()):
+    if least == greatest:
         raise ValueError("all pixels have one value: an empty image or a failed export")
     if size is not None:
         pixels = crop_to_square(pixels, size)
@@ -175,5 +205,5 @@ def _write_image(path: Path, codec: Codec, code: Tensor, spatial_shape: tuple[in
 
 
 @lru_cache(maxsize=1)
-def _codec(config: str) -> Codec:
-    return codec_from_config(json.loads(config))
+def _open_store(output: Path, config: str) -> CodeStore:
+    return CodeStore.open(output, codec_from_config(json.loads(config)))

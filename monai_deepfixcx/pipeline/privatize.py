@@ -95,7 +95,9 @@ def privatize(
             "same command again."
         ) from None
     store.refresh()
-    known = workspace.entries(row["id"] for row in store.rows)
+    stored = {row["id"] for row in store.rows}
+    store.refresh()  # the rows' memory is free for the entries
+    known = workspace.entries(stored)
     quarantined = [entry for entry in known if entry.reason and entry.id in inputs]
     workspace.write_quarantine(quarantined)
     good = [entry for entry in known if not entry.reason]

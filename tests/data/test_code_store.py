@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader
+from safetensors.torch import load
 
 from monai_deepfixcx.codecs import DeepFixCXCodec, HeartSpotCodec
 from monai_deepfixcx.data import CodeStore, LoadCodeD, LoadCoded, LoadCodeDict, Row
@@ -131,6 +132,57 @@ except OSError as error:
     again = CodeStore(store.folder)
     assert len(again) == 5
     assert not list(store.folder.rglob("*big*"))
+
+
+def test_a_shard_written_code_by_code_is_the_same_bytes(tmp_path: Path) -> None:
+    codes = CODEC.encode(torch.rand(3, 1, 32, 40))
+    CodeStore.open(tmp_path / "at-once", CODEC).append("s", codes, rows_of(*"abc"))
+    store = CodeStore.open(tmp_path / "one-by-one", CODEC)
+    with store.begin_shard("s") as shard:
+        for code, row in zip(codes, rows_of(*"abc"), strict=True):
+            shard.add(code, row)
+            assert len(CodeStore(store.folder)) == 0, "it counts only when it is whole"
+        shard.commit()
+    for path in (tmp_path / "at-once").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "one-by-one" / path.relative_to(tmp_path / "at-once")).read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_safetensors_itself_reads_every_kind_of_code(tmp_path: Path, dtype: torch.dtype) -> None:
+    codes = CODEC.encode(torch.rand(3, 2, 32, 40)).to(dtype)
+    CodeStore.open(tmp_path, CODEC).append("s", codes, rows_of(*"abc"))
+    read = load(Path(tmp_path, "shards", "s.safetensors").read_bytes())
+    assert read.keys() == {"codes"}
+    assert read["codes"].dtype == dtype
+    assert torch.equal(read["codes"], codes)
+
+
+def test_a_shard_that_is_not_committed_leaves_nothing(store: CodeStore) -> None:
+    before = {path: path.read_bytes() for path in store.folder.rglob("*.*")}
+    size = store.bytes_on_disk
+    with store.begin_shard("one") as shard:
+        shard.add(torch.zeros(1, 144), rows_of("x")[0])
+        assert store.bytes_on_disk == size, "what is unfinished is no part of the store"
+    assert {path: path.read_bytes() for path in store.folder.rglob("*.*")} == before
+    assert store.verify() == []
+
+
+def test_codes_of_a_shard_are_of_one_kind(store: CodeStore) -> None:
+    (row,) = rows_of("x")
+    for code in (torch.zeros(1, 143), torch.zeros(1, 144, dtype=torch.float64)):
+        with store.begin_shard("x") as shard:
+            shard.add(torch.zeros(1, 144), row)
+            with pytest.raises(ValueError, match=r"of one shape and dtype in a shard; got \[1, 14\d\] of .* after"):
+                shard.add(code, row)
+    for code in (torch.zeros(144), torch.zeros(1, 144, dtype=torch.uint8)):
+        with (
+            store.begin_shard("x") as shard,
+            pytest.raises(ValueError, match=r"codes must be floating point, \[C, D\]"),
+        ):
+            shard.add(code, row)
+    with store.begin_shard("x") as shard, pytest.raises(ValueError, match="at least one code; none was added"):
+        shard.commit()
+    assert not list(store.folder.rglob("*x.*"))
 
 
 def test_two_writers_append_side_by_side(store: CodeStore) -> None:

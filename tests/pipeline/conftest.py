@@ -1,6 +1,7 @@
 """A folder as hospitals have them, and the command run in this process."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel
@@ -10,7 +11,10 @@ import tifffile
 from PIL import Image
 
 from monai_deepfixcx import cli
+from monai_deepfixcx.data.code_store import CodeStore
+from monai_deepfixcx.pipeline.engines.local import ThisProcess
 from tests import reference
+from tests.pipeline.engine_runs import FILES, ROOT, SHARDS, Cluster, cluster_in, encode_all
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -69,3 +73,51 @@ def mixed(tmp_path: Path) -> Path:
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-2.0, -2, 3, 1])), folder / "volume.nii.gz")
     (folder / ".DS_Store").write_bytes(b"x")
     return folder
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures in a folder, for engines to encode."""
+    folder = tmp_path_factory.mktemp("engines") / "in"
+    for number in range(FILES):
+        write_picture(folder / f"Mustermann-{number}.png", number, (48, 48))
+    return folder
+
+
+@pytest.fixture(scope="session", name="reference")
+def reference_output(source: Path) -> Path:
+    """What one process makes of it."""
+    output = source.with_name("reference")
+    assert encode_all(source, output, ThisProcess()).encoded == FILES
+    assert len(CodeStore(output).shards) == SHARDS
+    return output
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Dask cluster of two workers."""
+    with cluster_in(tmp_path_factory.mktemp("cluster") / "dask", workers=2) as cluster:
+        yield cluster
+
+
+STAND_IN = {
+    "sbatch": 'script=$(cat "$1"); setsid bash -c "$script" > "$0.log" 2>&1 &\n'
+    'echo $! > "$0.pid"; echo "Submitted batch job $!"',
+    "scancel": 'echo "$1" > "$0.done"; kill -- "-$1"',
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with what stands in for SLURM: it runs each job script at once, on this machine."""
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    for name, script in STAND_IN.items():
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with dask.config.set({"jobqueue.slurm.interface": "lo", "jobqueue.slurm.queue": "long"}):
+        yield folder

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -120,6 +121,7 @@ def run_shards(
     suspects: list[Shard] = []
     pending: dict[Future[None], tuple[Shard, _Trial]] = {}
     under_way: dict[str, int] = {}
+    done: deque[Shard] = deque()
     through = 0
 
     def advance(shard: str, count: int) -> None:
@@ -128,13 +130,18 @@ def run_shards(
 
     def submit(shard: Shard, trial: _Trial) -> None:
         task = Task(run, run.hand_out(shard), settings)
-        pending[engine.submit(work, task, lambda count: advance(shard.name, count))] = shard, trial
+        pending[engine.submit(work, task, partial(advance, shard.name))] = shard, trial
+
+    def read_done() -> Iterator[list[Entry]]:
+        while done:
+            yield workspace.recorded(done.popleft().name)
 
     while waiting or suspects or pending:
         while waiting and len(pending) < engine.at_once:
             submit(*waiting.popleft())
         if not pending:
             submit(suspects.pop(), _Trial.ALONE)
+        yield from read_done()  # now that the workers have the next ones
         finished, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
         engine.poll()
         for future in finished:
@@ -168,8 +175,9 @@ def run_shards(
                     "the scheduler is gone. What is finished is safe: start it and run the same command again."
                 ) from None
             through += len(shard.files)
+            done.append(shard)
             on_progress(through + sum(under_way.values()))
-            yield workspace.recorded(shard.name)
+    yield from read_done()
 
 
 def _halves(shard: Shard) -> tuple[Shard, Shard]:
