@@ -65,14 +65,14 @@ class Codec(nn.Module, abc.ABC):
             )
         if images.is_complex():
             raise ValueError(f"images must be real; got {images.dtype}. Encode the magnitude.")
-        self.code_length(images.shape[2:])
         codes = self._encode_fused(images)
         if codes is None:
+            self.code_length(images.shape[2:])
             codes = self._encode(images if images.is_floating_point() else images.float())
         return codes
 
     def _encode_fused(self, images: Tensor) -> Tensor | None:
-        """The codes, where a compiled encoder can make them straight from these images."""
+        """The codes, where a compiled encoder can make them straight from these images, whose shape it checks."""
         return None
 
     def decode(self, codes: Tensor, spatial_shape: Sequence[int], restore_size: bool = True) -> Tensor:

@@ -137,6 +137,7 @@ class HeartSpotCodec(Codec):
     def _encode_fused(self, images: Tensor) -> Tensor | None:
         if images.is_floating_point() or self.aggregate == "sum" or self.priors & {"quadtree", "median"}:
             return None
+        self.code_length(images.shape[2:])
         return images.flatten(2)[:, :, self._kept].float()  # converts only what is kept
 
     def _encode(self, images: Tensor) -> Tensor:

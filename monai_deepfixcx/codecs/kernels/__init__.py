@@ -22,7 +22,7 @@ def takes(images: Tensor) -> bool:
     >>> takes(torch.zeros(1)), takes(torch.zeros(1, requires_grad=True))
     (True, False)
     """
-    if images.device.type != "cpu" or images.dtype not in _DTYPES or images.numel() == 0:
+    if not images.is_cpu or images.dtype not in _DTYPES or images.numel() == 0:
         return False
     return not _recorded(images)
 
@@ -33,7 +33,7 @@ def gpu_takes(images: Tensor, features: Sequence[str]) -> bool:
     >>> gpu_takes(torch.zeros(1, 1, 2, 2), ["l1"])
     False
     """
-    readable = images.device.type == "cuda" and images.dtype in (*_DTYPES, torch.float16, torch.bfloat16)
+    readable = images.is_cuda and images.dtype in (*_DTYPES, torch.float16, torch.bfloat16)
     if not readable or images.numel() == 0 or "median" in features or _recorded(images):
         return False
     return gpu_works(images.device)

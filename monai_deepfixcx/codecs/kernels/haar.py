@@ -7,9 +7,9 @@ Every number is computed by the same additions in the same order, whatever the b
 nothing is reassociated, and images are scaled by a power of two, hence exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,38 +37,61 @@ def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequ
     >>> encode_haar(torch.ones(1, 1, 4, 4, dtype=torch.uint8), levels=1, grid=(1, 1), features=["l1"])
     tensor([[[8., 0., 0., 0.]]])
     """
-    from monai_deepfixcx.codecs.kernels import haar_loops  # Numba takes a third of a second to import
-
     batch, channels, *size = images.shape
     deep = levels if len(size) == 3 else 0
     shape, patches = (size, grid) if deep else ((1, *size), (1, *grid))
+    plan = _plan(deep, levels, tuple(features), images.dtype)
     volumes = images.detach().contiguous().numpy().reshape(-1, *shape)
-    numbers, bands = _numbers(tuple(features)), _band_numbers(deep, levels)
-    dtype = np.float64 if images.dtype == torch.float64 else np.float32
-    # What 8 bits grow to is exact in 16, of which a register holds twice as many as of float32.
-    across = deep + levels
-    short = images.dtype == torch.uint8 and across <= _DOUBLINGS
-    like, room = (np.empty(0, np.int16), _DOUBLINGS - across) if short else (np.empty(0, dtype), levels)
-    codes = np.zeros((len(volumes), len(numbers), len(bands), *patches), dtype=dtype)
+    room = np.empty if _reach_all_patches(tuple(size), levels, tuple(grid)) else np.zeros  # others are never written
+    codes = room((len(volumes), len(plan.features), len(plan.bands), *patches), dtype=plan.dtype)
 
     def encode_part(first: int, last: int) -> None:
-        haar_loops.encode_volumes(volumes, (first, last), deep, levels, room, numbers, bands, like, codes)
+        plan.encode(volumes, first, last, deep, levels, plan.room, plan.features, plan.bands, plan.like, codes)
 
     rows = patches[0] * patches[1]
-    in_parts(encode_part, len(volumes) * rows, volumes[0].size // rows)
-    if len(numbers) > 1:
+    in_parts(encode_part, len(volumes) * rows, _nanoseconds(volumes[0].size, codes[0].size, levels) / rows)
+    if len(plan.features) > 1:
         codes = np.ascontiguousarray(np.moveaxis(codes, 1, -1))
     return torch.from_numpy(codes.reshape(batch, channels, -1))
 
 
+def _nanoseconds(pixels: int, values: int, levels: int) -> float:
+    """About how long an image takes."""
+    return 0.1 * (levels + 1) * pixels + 0.5 * values
+
+
+@lru_cache(maxsize=256)
+def _reach_all_patches(size: tuple[int, ...], levels: int, grid: tuple[int, ...]) -> bool:
+    """Whether every patch has a coefficient, not only zeros that complete the subbands on both sides."""
+    bands = [-(-n >> levels) for n in size]
+    patch = [-(-n // p) for n, p in zip(bands, grid, strict=True)]
+    return all(-(-(p * q - n) // 2) < q for n, p, q in zip(bands, grid, patch, strict=True))
+
+
+class _Plan(NamedTuple):
+    """What depends on the settings and the type of the pixels alone."""
+
+    encode: Callable[..., None]
+    features: _Array  # their numbers
+    bands: _Array
+    dtype: type[np.floating[Any]]  # of the codes
+    like: _Array
+    room: int
+
+
 @lru_cache(maxsize=64)
-def _numbers(features: tuple[str, ...]) -> _Array:
-    from monai_deepfixcx.codecs.kernels import pool_loops
+def _plan(deep: int, levels: int, features: tuple[str, ...], dtype: torch.dtype) -> _Plan:
+    from monai_deepfixcx.codecs.kernels import haar_loops, pool_loops  # Numba takes a third of a second to import
 
-    return np.array([getattr(pool_loops, feature.upper()) for feature in features])
+    numbers = np.array([getattr(pool_loops, feature.upper()) for feature in features])
+    full = np.float64 if dtype == torch.float64 else np.float32
+    # What 8 bits grow to is exact in 16, of which a register holds twice as many as of float32.
+    room = _DOUBLINGS - deep - levels
+    short = dtype == torch.uint8 and room >= 0
+    like, room = (np.empty(0, np.int16), room) if short else (np.empty(0, full), levels)
+    return _Plan(haar_loops.encode_volumes, numbers, _band_numbers(deep, levels), full, like, room)
 
 
-@lru_cache(maxsize=16)
 def _band_numbers(deep: int, levels: int) -> _Array:
     """``[4^J]``, or ``[8^J]`` with depth: the subband at every place of a transformed tile, by column, then row.
 

@@ -26,7 +26,8 @@ _Array = npt.NDArray[Any]
 @jit
 def encode_volumes(
     volumes: _Array,
-    jobs: tuple[int, int],
+    start: int,
+    stop: int,
     deep: int,
     levels: int,
     room: int,
@@ -35,11 +36,12 @@ def encode_volumes(
     like: _Array,
     codes: _Array,
 ) -> None:
-    """Fill ``codes [N, F, K, P_d, P_h, P_w]``, zero before, from ``volumes [N, D, H, W]``.
+    """Fill ``codes [N, F, K, P_d, P_h, P_w]``, where there is anything but zeros, from ``volumes [N, D, H, W]``.
 
     Args:
         volumes: any real type; an image is a volume of one slice.
-        jobs: the first and one past the last of N P_d P_h rows of patches.
+        start: the first of N P_d P_h rows of patches to fill.
+        stop: one past the last.
         deep: levels along the depth: J, or 0 for images.
         levels: J.
         room: how many levels along the rows keep to the type of `like`.
@@ -70,7 +72,7 @@ def encode_volumes(
     kept = np.empty((keeps, length), dtype=codes.dtype)
     scale = codes.dtype.type(0.5 ** (levels + deep / 2))
     blank = np.zeros_like(volumes[0, 0, 0])
-    for job in range(jobs[0], jobs[1]):
+    for job in range(start, stop):
         n, pd, ph = job // (grid[0] * grid[1]), job // grid[1] % grid[0], job % grid[1]
         front, back = max(0, pd * patch[0] - before[0]), min(depth, (pd + 1) * patch[0] - before[0])
         top, bottom = max(0, ph * patch[1] - before[1]), min(height, (ph + 1) * patch[1] - before[1])

@@ -47,7 +47,7 @@ def encode_packets(
     def encode_part(first: int, last: int) -> None:
         packet_loops.encode_volumes(volumes[first:last], deep, levels, filters, numbers, bands, codes[first:last])
 
-    in_parts(encode_part, len(volumes), volumes[0].size)
+    in_parts(encode_part, len(volumes), 0.5 * spatial_dims * levels * volumes[0].size)
     return torch.from_numpy(codes).reshape(*images.shape[:2], -1)
 
 

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-_LEAST = 2**18  # pixels that are worth waking a thread for: about 50 us of work
+_WORTH_IT = 200_000  # nanoseconds of work for which a thread is woken: that takes some 50_000
 _pool: ThreadPoolExecutor | None = None
 
 
-def in_parts(work: Callable[[int, int], None], count: int, pixels: int) -> None:
+def in_parts(work: Callable[[int, int], None], count: int, nanoseconds: float) -> None:
     """Call ``work(first, last)`` for parts of `count` jobs, at most one for each of torch's threads.
 
     Threads of our own: Numba's default pool must not be entered by two Python threads at once.
@@ -18,10 +18,10 @@ def in_parts(work: Callable[[int, int], None], count: int, pixels: int) -> None:
     Args:
         work: what to do; it works on nothing that another part does.
         count: of jobs.
-        pixels: of each job.
+        nanoseconds: that a job takes, roughly.
     """
     threads = torch.get_num_threads()
-    step = max(-(-count // threads), -(-_LEAST // max(1, pixels)))
+    step = max(-(-count // threads), int(_WORTH_IT / nanoseconds))
     if step >= count:
         work(0, count)
         return

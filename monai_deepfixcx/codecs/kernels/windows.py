@@ -36,5 +36,5 @@ def window_quantiles(images: Tensor, kernel: int, stride: int, quantile: float, 
         part = out[first:last].numpy()
         window_loops.window_quantiles(pixels[first:last], kernel, stride, rows, columns, below, position - below, part)
 
-    in_parts(pool_part, len(pixels), len(numbers) * kernel * kernel)
+    in_parts(pool_part, len(pixels), 1 + len(numbers) * kernel * kernel)
     return out.unflatten(0, tuple(images.shape[:2]))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from monai_deepfixcx.codecs import FEATURES, DeepFixCXCodec, kernels
+from monai_deepfixcx.codecs.kernels.haar import _reach_all_patches
 from tests import reference
 
 
@@ -56,6 +57,15 @@ def test_equals_the_torch_path(
 def test_the_codec_takes_it_in_two_and_three_dimensions(shape: tuple[int, ...]) -> None:
     codec, images = DeepFixCXCodec(2, 3, spatial_dims=len(shape) - 2), images_of(shape)
     assert torch.equal(codec.encode(images), kernels.encode_haar(images, 2, codec.patch_size, codec.features))
+
+
+@given(size=st.integers(1, 200), levels=st.integers(1, 4), patches=st.integers(1, 30))
+def test_memory_that_is_not_written_is_zeroed_first(size: int, levels: int, patches: int) -> None:
+    band = -(-size // 2**levels)
+    patch = -(-band // patches)
+    before = (patches * patch - band) // 2
+    reached = {(before + i) // patch for i in range(band)}
+    assert _reach_all_patches((size,), levels, (patches,)) is (reached == set(range(patches)))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.float32, torch.float64])
