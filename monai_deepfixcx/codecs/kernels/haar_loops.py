@@ -71,7 +71,7 @@ def encode_volumes(
     keeps = patch[0] * patch[1] if np.any(features == MEDIAN) else 0
     kept = np.empty((keeps, length), dtype=codes.dtype)
     scale = codes.dtype.type(0.5 ** (levels + deep / 2))
-    blank = np.zeros_like(volumes[0, 0, 0])
+    near = np.empty((block << deep, volumes.shape[3]), dtype=volumes.dtype)
     for job in range(start, stop):
         n, pd, ph = job // (grid[0] * grid[1]), job // grid[1] % grid[0], job % grid[1]
         front, back = max(0, pd * patch[0] - before[0]), min(depth, (pd + 1) * patch[0] - before[0])
@@ -85,7 +85,8 @@ def encode_volumes(
         count = 0
         for z in range(front, back):
             for y in range(top, bottom):
-                _mix_rows(volumes[n], z << deep, y << levels, deep, levels, lead, blank, tile[0][:length])
+                _fetch(volumes[n], z << deep, y << levels, block, near)
+                _mix_rows(near, deep + levels, lead, tile[0][:length])
                 if only_l1:
                     _split_and_pool(tile, wide, length, levels, room, pooled[0][:length])
                     continue
@@ -103,39 +104,57 @@ def encode_volumes(
                 continue
             sums = pool_runs(pooled[f][:length], patch[2], features[f], totals)
             factor = scale if only_l1 else codes.dtype.type(1)
-            for k in range(len(bands)):
-                row = sums[k * (right - left) : (k + 1) * (right - left)]
-                target = codes[n, f, bands[k], pd, ph][left:right]
-                for q in range(len(row)):
-                    target[q] = row[q] * factor
+            place = (pd * grid[1] + ph) * grid[2] + left
+            _put(sums, factor, bands, right - left, place, grid[0] * grid[1] * grid[2], codes[n, f].reshape(-1))
 
 
 @jit
-def _mix_rows(
-    volume: _Array, front: int, top: int, deep: int, levels: int, lead: int, blank: _Array, tile: _Array
-) -> None:
+def _put(sums: _Array, factor: Any, bands: _Array, columns: int, place: int, stride: int, codes: _Array) -> None:
+    """Write ``sums [K, columns]`` from `place` on into ``codes [K * stride]``, each row to its subband."""
+    # Unsigned: Numba looks whether an index is negative, which takes as long as to write a number.
+    count, one, i = np.uint64(columns), np.uint64(1), np.uint64(0)
+    for k in range(len(bands)):
+        start, q = np.uint64(bands[k] * stride + place), np.uint64(0)
+        while q < count:
+            codes[start + q] = sums[i] * factor
+            q += one
+            i += one
+
+
+@jit
+def _fetch(volume: _Array, front: int, top: int, block: int, near: _Array) -> None:
+    """Copy one row of blocks, and zeros below the end of the volume.
+
+    In the order of memory: the butterflies read rows side by side, for which the processor does not fetch ahead.
+    """
+    width = near.shape[1]
+    below = min(top + block, volume.shape[1])
+    for z in range(len(near) // block):
+        target = near[z * block : (z + 1) * block].reshape(-1)
+        end = (below - top) * width if front + z < len(volume) else 0
+        if end:
+            source = volume[front + z].reshape(-1)[top * width : below * width]
+            for x in range(end):
+                target[x] = source[x]
+        target[end:] = 0
+
+
+@jit
+def _mix_rows(near: _Array, levels: int, lead: int, tile: _Array) -> None:
     """Butterflies between the rows of one row of blocks; leaves the bands in bit-reversed order, depth last."""
-    rows = 1 << (deep + levels)
+    rows = len(near)
     width = len(tile) // rows
-    step = 2 if (deep + levels) % 2 else 4
+    step = 2 if levels % 2 else 4
     for r in range(0, rows, step):
-        z, y, start = front + (r >> levels), top + r % (1 << levels), r * width
+        start = r * width
         if step == 2:
-            _load_two(
-                _row(volume, z, y, blank),
-                _row(volume, z, y + 1, blank),
-                lead,
-                tile[start : start + width],
-                tile[start + width : start + 2 * width],
-            )
+            _load_two(near[r], near[r + 1], lead, tile[start : start + width], tile[start + width : start + 2 * width])
         else:
-            # With one level, four rows are two of one slice and two of the next.
-            across = 1 if levels == 1 else 0
             _load_four(
-                _row(volume, z, y, blank),
-                _row(volume, z, y + 1, blank),
-                _row(volume, z + across, y + 2 - 2 * across, blank),
-                _row(volume, z + across, y + 3 - 2 * across, blank),
+                near[r],
+                near[r + 1],
+                near[r + 2],
+                near[r + 3],
                 lead,
                 tile[start : start + width],
                 tile[start + width : start + 2 * width],
