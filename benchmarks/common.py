@@ -33,14 +33,16 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int, pause: float = 0) -> dict[str, list[float]]:
     """Seconds that each task took, repeat by repeat.
 
-    Every repeat runs all tasks once, so that what slows the machine down for a while slows them all down.
+    Every repeat runs all tasks once, so that what slows the machine down for a while slows them all down. After a task,
+    OpenMP's threads spin for some milliseconds: a pause, in seconds, keeps that out of the next task's time.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
+            time.sleep(pause)
             start = time.perf_counter()
             task()
             seconds[name].append(time.perf_counter() - start)

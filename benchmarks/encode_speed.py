@@ -28,7 +28,7 @@ from tests import reference
 
 NAME = "encode_speed"
 TARGETS = {"db1, least": 12, "db1, median": 20, "other wavelets, least": 4, "uint8, median": 1.3, "uint8, least": 1.3}
-SHORTEST = 0.02  # seconds of each repeat of a task
+SHORTEST, PAUSE = 0.02, 0.02  # seconds of each repeat of a task, and before it
 LEVELS, PATCHES, OTHERS = range(1, 7), (1, 5, 19), ("db2", "coif1", "coif2")
 
 
@@ -50,7 +50,7 @@ def seconds_per_call(tasks: Mapping[str, Callable[[], object]], repeats: int) ->
         (once,) = common.in_turn({name: task}, 3).values()
         calls[name] = max(1, round(SHORTEST / min(once)))
     turns = {name: functools.partial(call, task, calls[name]) for name, task in tasks.items()}
-    measured = common.in_turn(turns, repeats)
+    measured = common.in_turn(turns, repeats, PAUSE)
     return {name: [seconds / calls[name] for seconds in values] for name, values in measured.items()}
 
 
