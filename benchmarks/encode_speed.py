@@ -204,7 +204,23 @@ def tables(result: Mapping[str, Any]) -> str:
         {"": name, "reached": f"{result['summary'][name]:.1f}x", "target": f"{target}x"}
         for name, target in TARGETS.items()
     ]
-    return f"{common.table(rows)}\n\n{common.table(reached)}"
+    return f"{common.table(rows)}\n\n{common.table(reached)}\n\n{what_bounds(result)}"
+
+
+def what_bounds(result: Mapping[str, Any]) -> str:
+    """What stands between one image at a time and the targets."""
+    alone = [row for row in result["encode"] if row["wavelet"] == "db1" and row["batch"] == 1]
+    if not alone:
+        return ""
+    row = max(alone, key=lambda row: row["images_per_s"]["published"])
+    room = 1e6 / TARGETS["db1, least"] / row["images_per_s"]["published"]
+    took = {pixels: 1e6 / row["images_per_s"][pixels] for pixels in ("float32", "uint8")}
+    return (
+        f"One image at J={row['J']}, P={row['P']}: {TARGETS['db1, least']}x the published way leaves {room:.0f} us. Of "
+        f"these, {result['a call, us']:.0f} us go by before a pixel is read (a call with four pixels, of any type). "
+        f"The image took {took['float32']:.0f} us, {took['uint8']:.0f} as uint8. At J=6, P=5 as many float32 numbers "
+        "are written as pixels are read."
+    )
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
@@ -250,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     rows.append(encode_row(volumes, 2, 4, "db1", repeats))
     result = {
+        "settings": {"images": large, "side": side, "repeats": repeats, "quick": given.quick},
         "encode": rows,
         "summary": summary(rows),
         "targets": TARGETS,

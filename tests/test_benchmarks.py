@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import accuracy_nih, accuracy_phantom, common, contenders, tables, training_memory, training_speed
+from benchmarks import (
+    accuracy_nih,
+    accuracy_phantom,
+    common,
+    contenders,
+    encode_speed,
+    tables,
+    training_memory,
+    training_speed,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +109,33 @@ def test_training_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert document["memory_ratios"] == pytest.approx(dict.fromkeys(contenders.PRIVATIZED, 768 / 6))
     tables.main([str(tmp_path)])
     assert "128x" in capsys.readouterr().out
+
+
+def test_encode_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encode_speed.main(["--quick", "--threads", "1", "--out", str(tmp_path)])
+    document = result(tmp_path, encode_speed.NAME)
+    assert document["summary"].keys() == document["targets"].keys()
+    assert {row["wavelet"] for row in document["encode"]} == {"db1", *encode_speed.OTHERS}
+    for row in document["encode"]:
+        assert all(entry["least"] <= entry["median"] <= entry["greatest"] for entry in row["times"].values())
+    assert (tmp_path / "encode_speed.png").stat().st_size > 10_000
+    tables.main([str(tmp_path)])
+    assert "| db1, least |" in capsys.readouterr().out
+
+
+def test_every_published_setting_that_fits_is_measured() -> None:
+    assert encode_speed.grid(320) == [
+        *((j, p) for j in (1, 2, 3, 4) for p in (1, 5, 19)),
+        *((j, p) for j in (5, 6) for p in (1, 5)),
+    ]
+
+
+def test_short_calls_are_timed_many_at_once() -> None:
+    calls: list[int] = []
+    seconds = encode_speed.seconds_per_call({"short": lambda: calls.append(1)}, repeats=2)
+    assert len(seconds["short"]) == 2
+    assert len(calls) > 1000
+    assert max(seconds["short"]) < encode_speed.SHORTEST
 
 
 def test_peak_is_that_of_the_child() -> None:

@@ -1,5 +1,7 @@
 """The fused encoder against the torch path, which the reference and the published values hold."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -142,3 +144,17 @@ def test_codes_share_no_memory_with_the_images() -> None:
     images.zero_()
     assert torch.equal(codes, before)
     assert np.shares_memory(images.numpy(), codes.numpy()) is False
+
+
+def test_a_second_process_does_not_compile_again() -> None:
+    DeepFixCXCodec(1, 1).encode(images_of((1, 1, 8, 8)))
+    script = """
+import torch
+from monai_deepfixcx.codecs import DeepFixCXCodec
+from monai_deepfixcx.codecs.kernels import haar_loops
+DeepFixCXCodec(1, 1).encode(torch.rand(1, 1, 8, 8))
+stats = haar_loops.encode_volumes.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["1", "0"]
