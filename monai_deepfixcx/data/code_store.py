@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+")
 # safetensors' names, and the room its head is given: how many codes there will be is known at the end only.
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 _HEAD_BYTES = 256
+_SYNCED_BYTES = 2**21  # brought to the disk at a time while the next codes are made
 _BUFFER_BYTES = 2**16  # larger ones leave the processor's cache: four times as slow
 
 
@@ -290,11 +292,15 @@ class ShardWriter:
         self._file.seek(_HEAD_BYTES)
         self._rows: list[str] = []
         self._shape, self._dtype = torch.Size(), torch.float32
+        self._thread = ThreadPoolExecutor(1)
+        self._sync = self._thread.submit(os.fsync, self._file.fileno())
+        self._unsynced = 0
 
     def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown()
         with suppress(OSError):  # what a full disk did not take
             self._file.close()
         self._temporary.unlink(missing_ok=True)
@@ -315,7 +321,11 @@ class ShardWriter:
                 "codes must be floating point, [C, D], and of one shape and dtype in a shard; got "
                 f"{list(code.shape)} of {code.dtype} after {list(self._shape)} of {self._dtype}."
             )
-        self._file.write(code.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        self._unsynced += self._file.write(code.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        if self._unsynced > _SYNCED_BYTES and self._sync.done():
+            self._sync.result()
+            self._sync = self._thread.submit(os.fsync, self._file.fileno())
+            self._unsynced = 0
         self._rows.append(json.dumps(row))
 
     def commit(self) -> None:
@@ -334,6 +344,7 @@ class ShardWriter:
         self._file.write((_HEAD_BYTES - 8).to_bytes(8, "little"))
         self._file.write(json.dumps({"codes": codes}).encode().ljust(_HEAD_BYTES - 8))
         self._file.flush()
+        self._sync.result()  # the system tells an error once
         os.fsync(self._file.fileno())
         self._file.close()
         with self._temporary.open("rb") as file:

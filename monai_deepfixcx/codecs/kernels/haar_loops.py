@@ -174,12 +174,6 @@ def _mix_rows(near: _Array, levels: int, lead: int, tile: _Array) -> None:
 
 
 @jit
-def _row(volume: _Array, z: int, y: int, blank: _Array) -> _Array:
-    """A row of the volume; beyond its end, zeros."""
-    return volume[z, y] if z < volume.shape[0] and y < volume.shape[1] else blank
-
-
-@jit
 def _load_two(above: _Array, below: _Array, lead: int, low: _Array, high: _Array) -> None:
     kind = low.dtype.type
     low_part, high_part = _blank_ends(low, lead, len(above)), _blank_ends(high, lead, len(above))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_deepfixcx.codecs.kernels.jit import jit
-from monai_deepfixcx.codecs.kernels.pool_loops import MEDIAN, aligned_rows, frame, pool_row, pool_runs, start_value
+from monai_deepfixcx.codecs.kernels.pool_loops import MEDIAN, aligned_rows, pool_row, pool_runs, start_value
 
 _STRIP = 160  # columns filtered together, at most
 _Array = npt.NDArray[Any]
@@ -86,11 +86,21 @@ def encode_volumes(
                         continue
                     for c in range(1 << levels):
                         for q in range(grid[2]):
-                            frame(pooled[f, c, q], 1, before[1], height, framed)
+                            _frame(pooled[f, c, q], before[1], height, framed)
                             sums = pool_runs(framed.reshape(-1), patch[1], features[f], totals)
                             for r in range(1 << levels):
                                 for i in range(grid[1]):
                                     codes[n, bands[band, c, r], p, i, q, f] = sums[r * grid[1] + i]
+
+
+@jit
+def _frame(flat: _Array, before: int, width: int, framed: _Array) -> None:
+    """Put rows of `width` into wider ones, whose other places are zero already."""
+    for k in range(len(framed)):
+        row = framed[k, before : before + width]
+        values = flat[k * width : (k + 1) * width]
+        for x in range(width):
+            row[x] = values[x]
 
 
 @jit

@@ -62,17 +62,6 @@ def pool_row(row: _Array, scale: Any, feature: int, pooled: _Array) -> None:
 
 
 @jit
-def frame(flat: _Array, scale: Any, before: int, width: int, framed: _Array) -> None:
-    """Put rows of `width` into wider ones, whose other places are zero already."""
-    kind = framed.dtype.type
-    for k in range(len(framed)):
-        row = framed[k, before : before + width]
-        values = flat[k * width : (k + 1) * width]
-        for x in range(width):
-            row[x] = kind(values[x] * scale)
-
-
-@jit
 def pool_runs(flat: _Array, run: int, feature: int, totals: _Array) -> _Array:
     """Pool every `run` neighbours, in `totals` or, where there is nothing to pool, in place."""
     if run == 1:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 _WORTH_IT = 200_000  # nanoseconds of work for which a thread is woken: that takes some 50_000
+_MOST = 16  # threads, on a machine of fewer cores that torch is told to have more of
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -32,10 +33,10 @@ def in_parts(work: Callable[[int, int], None], count: int, nanoseconds: float) -
 
 
 def _threads() -> ThreadPoolExecutor:
-    """As many threads as can ever work at once; they sleep in between."""
+    """Threads that are started when needed and sleep in between."""
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(os.cpu_count(), "deepfixcx")
+        _pool = ThreadPoolExecutor(max(_MOST, os.cpu_count() or 1), "deepfixcx")
     return _pool
 
 
