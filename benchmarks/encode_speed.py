@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmarks import common
 from monai_deepfixcx.codecs import DeepFixCXCodec, HeartSpotCodec
+from monai_deepfixcx.codecs.kernels.threads import in_parts
 from monai_deepfixcx.codecs.wavelet_packet import WaveletPacket
 from tests import reference
 
@@ -171,6 +172,12 @@ def cost_of_a_call(repeats: int) -> float:
     return 1e6 * statistics.median(seconds_per_call({"call": task}, repeats)["call"])
 
 
+def cost_of_a_thread(repeats: int) -> float:
+    """Microseconds to have another thread do nothing, and to hear of it."""
+    task = functools.partial(in_parts, lambda first, last: None, 2, nanoseconds=1e9)
+    return 1e6 * statistics.median(seconds_per_call({"thread": task}, repeats)["thread"])
+
+
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The figures that the targets speak of."""
     haar = [row for row in rows if row["wavelet"] == "db1" and row["size"].count("x") == 1]
@@ -218,8 +225,9 @@ def what_bounds(result: Mapping[str, Any]) -> str:
     return (
         f"One image at J={row['J']}, P={row['P']}: {TARGETS['db1, least']}x the published way leaves {room:.0f} us. Of "
         f"these, {result['a call, us']:.0f} us go by before a pixel is read (a call with four pixels, of any type). "
-        f"The image took {took['float32']:.0f} us, {took['uint8']:.0f} as uint8. At J=6, P=5 as many float32 numbers "
-        "are written as pixels are read."
+        f"The image took {took['float32']:.0f} us, {took['uint8']:.0f} as uint8, in one thread: to have another one do "
+        f"nothing takes {result['a thread, us']:.0f} us. At J=6, P=5 as many float32 numbers are written as pixels are "
+        "read."
     )
 
 
@@ -272,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "targets": TARGETS,
         "read once, images/s": read_once(images, repeats),
         "a call, us": cost_of_a_call(repeats),
+        "a thread, us": cost_of_a_thread(repeats),
         "start_up": start_up(repeats),
     }
     if not given.quick:

@@ -54,7 +54,10 @@ def privatize(
         int | None, engine_option(min=0, help="Processes; 0 works in this one. With --slurm, jobs. 1 by default.")
     ] = None,
     scheduler: Annotated[
-        str | None, engine_option(metavar="ADDRESS", help="Encode on the workers of this Dask scheduler.")
+        str | None,
+        engine_option(
+            metavar="ADDRESS", help="Encode on the workers of this Dask scheduler; local: on --workers of its own."
+        ),
     ] = None,
     slurm: Annotated[bool, engine_option("--slurm", help="Encode in SLURM jobs.")] = False,
     slurm_script: Annotated[

@@ -149,10 +149,11 @@ def check_nothing_lost_or_doubled(output: Path, reference: Path) -> None:
 
 
 def children_of(process: int) -> list[int]:
-    path = Path(f"/proc/{process}/task/{process}/children")
-    if not path.exists():
+    lists = list(Path(f"/proc/{process}/task").glob("*/children"))  # of each thread
+    if not lists and command_of(process):
         pytest.skip("finding the processes needs Linux")
-    return [int(child) for child in path.read_text().split() if b"spawn_main" in command_of(int(child))]
+    children = [int(child) for path in lists for child in path.read_text().split()]
+    return [child for child in children if b"spawn_main" in command_of(child)]
 
 
 def command_of(process: int) -> bytes:
@@ -161,3 +162,15 @@ def command_of(process: int) -> bytes:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def listening_at(process: int) -> list[str]:
+    """The IPv4 addresses a process waits for connections at; "IPv6" for any of the other kind."""
+    sockets = {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir() if file.is_symlink()}
+    found = []
+    for table, name in (("tcp", ""), ("tcp6", "IPv6")):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                found.append(name or ".".join(str(int(local[i : i + 2], 16)) for i in (6, 4, 2, 0)))
+    return found

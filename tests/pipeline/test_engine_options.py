@@ -17,6 +17,7 @@ pytest.importorskip("distributed", reason="the extra scale is not installed")
     [
         (("--scheduler", "tcp://127.0.0.1:1", "--slurm"), "--scheduler and --slurm are two engines"),
         (("--scheduler", "tcp://127.0.0.1:1", "--workers", 2), "--workers is for this machine or --slurm"),
+        (("--scheduler", "local", "--workers", 0), "--scheduler local needs at least one worker"),
         (("--slurm", "--workers", 0), "--slurm needs at least one job: --workers must be 1 or more, got 0"),
     ],
 )
@@ -35,6 +36,7 @@ def test_two_engines_at_once_are_a_usage_error(
         (("--scheduler", "tcp://127.0.0.1:1"), "distributed", "scale"),
         (("--slurm",), "dask_jobqueue", "slurm"),
         (("--slurm",), "cryptography", "slurm"),
+        (("--scheduler local",), "cryptography", "slurm"),
     ],
 )
 def test_a_missing_package_names_the_extra(
@@ -47,7 +49,7 @@ def test_a_missing_package_names_the_extra(
     extra: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    status, _, err = run("privatize", source, tmp_path / "out", *SMALL, *option)
+    status, _, err = run("privatize", source, tmp_path / "out", *SMALL, *option[0].split(), *option[1:])
     assert (status, err.count("\n")) == (2, 1)
     assert f'{option[0]} needs {module}, which is not installed: pip install "monai-deepfixcx[{extra}]"' in err
 

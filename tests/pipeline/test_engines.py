@@ -15,6 +15,7 @@ from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.pipeline import privatize as pipeline
 from monai_deepfixcx.pipeline.encode import Shard
 from monai_deepfixcx.pipeline.engines.base import Engine, Task, Tell, Work, encode_task, run_shards
+from monai_deepfixcx.pipeline.engines.choice import choose_engine
 from monai_deepfixcx.pipeline.engines.cluster import DaskScheduler
 from monai_deepfixcx.pipeline.engines.local import Processes, ThisProcess
 from monai_deepfixcx.pipeline.run import Run
@@ -30,6 +31,7 @@ from tests.pipeline.engine_runs import (
     command_of,
     contents,
     encode_all,
+    listening_at,
     start_driver,
     wait_until,
 )
@@ -50,6 +52,24 @@ def test_a_dask_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     # What the scheduler and the workers tell: neither the pictures' names nor their pseudonyms.
     assert "Mustermann" not in log
     assert not any(row["id"] in log for row in CodeStore(reference).rows)
+
+
+def test_a_local_cluster_makes_the_same_bytes_though_a_worker_is_killed(
+    source: Path, reference: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    listening: list[str] = []
+
+    def look_and_kill() -> None:
+        workers = children_of(os.getpid())
+        listening.extend(address for process in (os.getpid(), *workers) for address in listening_at(process))
+        os.kill(workers[0], signal.SIGKILL)
+
+    summary = encode_all(source, tmp_path / "out", choose_engine(tmp_path, 2, "local"), look_and_kill)
+    assert summary.encoded == FILES
+    assert contents(tmp_path / "out") == contents(reference)
+    assert capfd.readouterr().err == ""
+    assert set(listening) == {"127.0.0.1"}
+    wait_until(lambda: not children_of(os.getpid()))
 
 
 def test_no_path_and_no_key_is_told_to_a_worker(source: Path, tmp_path: Path) -> None:

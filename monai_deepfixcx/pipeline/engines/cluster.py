@@ -1,4 +1,4 @@
-"""Engines on Dask workers: of a cluster that runs already, or started as SLURM jobs.
+"""Engines on Dask workers: of a cluster that runs already, of one on this machine, or started as SLURM jobs.
 
 The only module that knows Dask, which comes with the extras ``scale`` and ``slurm``.
 """
@@ -80,6 +80,35 @@ class DaskScheduler:
 
     def poll(self) -> None:
         """Workers tell nothing before a shard is done."""
+
+
+class LocalDask(DaskScheduler):
+    """A Dask cluster of this run's own, on 127.0.0.1: its processes end with the run, and its talk is encrypted.
+
+    Args:
+        workers: processes of one thread each, started again by Dask when one is killed.
+
+    Raises:
+        WorkspaceError: Dask or cryptography is not installed.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__("127.0.0.1")
+        need("cryptography", "--scheduler local", "slurm")
+        self._workers = workers
+
+    def _connect(self, stack: ExitStack) -> Any:
+        cluster = self._distributed.LocalCluster(
+            n_workers=self._workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=_NO_WEB,
+            worker_dashboard_address=_NO_WEB,
+            security=self._distributed.Security.temporary(),  # whoever can speak to a scheduler can run code
+            silence_logs=logging.CRITICAL,
+        )
+        stack.callback(cluster.close)
+        return self._distributed.Client(cluster, set_as_default=False)
 
 
 class Slurm(DaskScheduler):
