@@ -1,14 +1,11 @@
 """What each of two processes does in `test_two_processes`; in a module of its own, so that spawn can import it."""
 
-import datetime
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Events
-from torch.multiprocessing.spawn import spawn
 
 from tests.dp.data import budget, flat, linear, trainer
 
@@ -44,22 +41,7 @@ def noise_of(steps: int = 50) -> list[list[float]]:
     return torch.stack(seen).diff(dim=0).tolist()
 
 
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=60),
-    )
-    try:
-        found: dict[str, Any] = {name: train(name, QUIET) for name in RUNS}
-        found["noise"] = noise_of()
-        Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    finally:
-        dist.destroy_process_group()
-
-
-def spawn_two(folder: Path) -> list[dict[str, Any]]:
-    spawn(run_rank, args=(str(folder),), nprocs=2)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+def run_rank(rank: int, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {name: train(name, QUIET) for name in RUNS}
+    found["noise"] = noise_of()
+    return found

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.dp.ranks import NOISY, QUIET, RUNS, spawn_two, train
+from tests.dp.ranks import NOISY, QUIET, RUNS, run_rank, train
+from tests.two_ranks import on_two_ranks
 
 pytest.importorskip("opacus", reason="opacus comes with the extra 'dp'")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return spawn_two(tmp_path_factory.mktemp("ranks"))
+    return on_two_ranks(run_rank, tmp_path_factory.mktemp("ranks"), seconds=60)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -1,14 +1,10 @@
 """What each of two processes does in `test_reconstruction_attack_handler`; in a module that spawn can import."""
 
-import datetime
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine
-from torch.multiprocessing.spawn import spawn
 
 from monai_deepfixcx.attacks import LinearInverse, MeanImage
 from monai_deepfixcx.codecs import DeepFixCXCodec
@@ -53,34 +49,19 @@ def evaluate(part: slice, folder: Path, victims_known: bool = False) -> dict[str
     return dict(engine.state.metrics)
 
 
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=120),
-    )
-    try:
-        found: dict[str, Any] = {}
-        for name, first in SPLITS.items():
-            part = slice(0, first) if rank == 0 else slice(first, 14)
-            found[name] = evaluate(part, Path(folder, f"{name} of {rank}"))
-        part = slice(0, 7) if rank == 0 else slice(7, 14)
-        for name, options in {"patient in both": {"victims_known": True}}.items():
-            try:
-                evaluate(part, Path(folder, "none"), **options)
-            except (RuntimeError, ValueError) as error:
-                found[name] = f"{type(error).__name__}: {error}"
+def run_rank(rank: int, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, first in SPLITS.items():
+        part = slice(0, first) if rank == 0 else slice(first, 14)
+        found[name] = evaluate(part, Path(folder, f"{name} of {rank}"))
+    part = slice(0, 7) if rank == 0 else slice(7, 14)
+    for name, options in {"patient in both": {"victims_known": True}}.items():
         try:
-            ReconstructionAttackHandler(CODEC, films(0, 14), [MeanImage()])._finish(Engine(lambda _, batch: batch))
-        except ValueError as error:
-            found["all empty"] = str(error)
-        Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    finally:
-        dist.destroy_process_group()
-
-
-def spawn_two(folder: Path) -> list[dict[str, Any]]:
-    spawn(run_rank, args=(str(folder),), nprocs=2)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+            evaluate(part, Path(folder, "none"), **options)
+        except (RuntimeError, ValueError) as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    try:
+        ReconstructionAttackHandler(CODEC, films(0, 14), [MeanImage()])._finish(Engine(lambda _, batch: batch))
+    except ValueError as error:
+        found["all empty"] = str(error)
+    return found

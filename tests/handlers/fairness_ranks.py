@@ -1,14 +1,10 @@
 """What each of two processes does in `test_fairness_handler`; in a module of its own, so that spawn can import it."""
 
-import datetime
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine
-from torch.multiprocessing.spawn import spawn
 
 from monai_deepfixcx.handlers import FairnessHandler
 from tests.metrics.cohort import CUTS, NAMES, cohort
@@ -39,22 +35,7 @@ def evaluate(part: slice, folder: Path) -> dict[str, float]:
     return dict(engine.run(batches).metrics)
 
 
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=30),
-    )
-    try:
-        parts = {name: (slice(0, first), slice(first, COUNT))[rank] for name, first in SPLITS.items()}
-        found = {name: evaluate(part, Path(folder, f"{name} of {rank}")) for name, part in parts.items()}
-        Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    finally:
-        dist.destroy_process_group()
-
-
-def spawn_two(folder: Path) -> list[dict[str, Any]]:
-    spawn(run_rank, args=(str(folder),), nprocs=2)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+def run_rank(rank: int, folder: Path) -> dict[str, Any]:
+    parts = {name: (slice(0, first), slice(first, COUNT))[rank] for name, first in SPLITS.items()}
+    found = {name: evaluate(part, Path(folder, f"{name} of {rank}")) for name, part in parts.items()}
+    return found

@@ -1,14 +1,10 @@
 """What each of two processes does in `test_reidentification_handler`; a module of its own, for spawn to import."""
 
-import datetime
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine
-from torch.multiprocessing.spawn import spawn
 
 from monai_deepfixcx.attacks import EuclideanLinkage
 from monai_deepfixcx.codecs import DeepFixCXCodec
@@ -44,24 +40,9 @@ def evaluate(part: slice, folder: Path) -> dict[str, float]:
     return dict(engine.run([batch]).metrics)
 
 
-def run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=120),
-    )
-    try:
-        found = {}
-        for name, first in SHARES.items():
-            part = slice(0, first) if rank == 0 else slice(first, 30)
-            found[name] = evaluate(part, Path(folder, f"{name} of {rank}"))
-        Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    finally:
-        dist.destroy_process_group()
-
-
-def spawn_two(folder: Path) -> list[dict[str, Any]]:
-    spawn(run_rank, args=(str(folder),), nprocs=2)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+def run_rank(rank: int, folder: Path) -> dict[str, Any]:
+    found = {}
+    for name, first in SHARES.items():
+        part = slice(0, first) if rank == 0 else slice(first, 30)
+        found[name] = evaluate(part, Path(folder, f"{name} of {rank}"))
+    return found

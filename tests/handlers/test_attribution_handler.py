@@ -19,8 +19,9 @@ from monai_deepfixcx.data import PhantomRadiographs
 from monai_deepfixcx.handlers import PrivatizedAttributionHandler
 from monai_deepfixcx.handlers.attribution_measures import AttributionSettings
 from monai_deepfixcx.networks import PrivatizedNetwork, privatized_mlp
-from tests.handlers.attribution_ranks import NAMES, SPLITS, batch, explain, small_network, spawn_two
+from tests.handlers.attribution_ranks import NAMES, SPLITS, batch, explain, run_rank, small_network
 from tests.handlers.attribution_runs import QUICK, read, run
+from tests.two_ranks import on_two_ranks
 
 # ------------------------------------------------------------------------------------------------- in MONAI's engines
 
@@ -224,7 +225,7 @@ def test_disabled_it_does_nothing(tmp_path: Path) -> None:
 
 
 def test_two_ranks_find_what_one_does(tmp_path: Path) -> None:
-    spawn_two(tmp_path)
+    on_two_ranks(run_rank, tmp_path, seconds=60)
     explain(tmp_path / "alone", slice(0, 6))
     alone = read(tmp_path / "alone")["labels"]
     for split, first in SPLITS.items():

@@ -14,8 +14,9 @@ from monai.engines import SupervisedEvaluator
 
 from monai_deepfixcx.handlers import FairnessHandler
 from monai_deepfixcx.metrics import FairnessReport
-from tests.handlers.fairness_ranks import COUNT, SPLITS, evaluate, spawn_two
+from tests.handlers.fairness_ranks import COUNT, SPLITS, evaluate, run_rank
 from tests.metrics.cohort import CUTS, NAMES, Cohort, cohort
+from tests.two_ranks import on_two_ranks
 
 ATTRIBUTES: list[Any] = ["sex", "age", "comorbidity", ["sex", "view"]]
 BATCH = 7
@@ -113,7 +114,7 @@ def test_labels_may_stay_in_the_batch(tmp_path: Path) -> None:
 
 def test_two_ranks_report_what_one_does(tmp_path: Path) -> None:
     """Also if one has no image, and if one alone has seen a group."""
-    ranks = spawn_two(tmp_path)
+    ranks = on_two_ranks(run_rank, tmp_path)
     expected = evaluate(slice(0, COUNT), tmp_path / "alone")
     for split in SPLITS:
         assert ranks[0][split] == ranks[1][split] == expected, split

@@ -17,7 +17,8 @@ from monai_deepfixcx.codecs import HeartSpotCodec
 from monai_deepfixcx.handlers import ReconstructionAttackHandler
 from monai_deepfixcx.handlers.attack_gathering import GatheredVictims
 from monai_deepfixcx.metrics.classification_report import _patient_code
-from tests.handlers.attack_ranks import CODEC, SPLITS, evaluate, films, spawn_two
+from tests.handlers.attack_ranks import CODEC, SPLITS, evaluate, films, run_rank
+from tests.two_ranks import on_two_ranks
 
 
 def items(first: int = 100, count: int = 14) -> list[dict[str, Any]]:
@@ -147,7 +148,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
-    return spawn_two(folder)
+    return on_two_ranks(run_rank, folder, seconds=120)
 
 
 def test_two_ranks_report_what_one_does(ranks: list[dict[str, Any]], folder: Path, tmp_path: Path) -> None:

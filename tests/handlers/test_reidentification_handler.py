@@ -15,7 +15,8 @@ from monai.handlers import MetricsSaver, TensorBoardStatsHandler
 from monai_deepfixcx.attacks import EuclideanLinkage, LearnedLinkage, MeanImage, run_attack
 from monai_deepfixcx.codecs import ConstantCodec, IdentityCodec
 from monai_deepfixcx.handlers import ReidentificationHandler
-from tests.handlers.reidentification_ranks import CODEC, SHARES, evaluate, people, spawn_two
+from tests.handlers.reidentification_ranks import CODEC, SHARES, evaluate, people, run_rank
+from tests.two_ranks import on_two_ranks
 
 
 def items(part: dict[str, Any]) -> list[dict[str, Any]]:
@@ -87,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
-    return spawn_two(folder)
+    return on_two_ranks(run_rank, folder, seconds=120)
 
 
 @pytest.mark.parametrize("share", SHARES)

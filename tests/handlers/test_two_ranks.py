@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.handlers.ranks import SPLITS, evaluate, measure, spawn_two
+from tests.handlers.ranks import SPLITS, evaluate, measure, run_rank
+from tests.two_ranks import on_two_ranks
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
-    return spawn_two(folder)
+    return on_two_ranks(run_rank, folder)
 
 
 def test_the_metrics_of_two_ranks_are_those_of_one(ranks: list[dict[str, Any]]) -> None:
