@@ -15,9 +15,9 @@ from torch import Tensor
 
 from monai_deepfixcx.attacks.base import Attack, AttackResult, run_attack, without_output
 from monai_deepfixcx.codecs import Codec, IdentityCodec
-from monai_deepfixcx.handlers.classification_report_handler import _column
+from monai_deepfixcx.handlers.classification_report_handler import column_of
 from monai_deepfixcx.metrics.bootstrap import check_bootstrap
-from monai_deepfixcx.metrics.classification_report import _patient_code
+from monai_deepfixcx.metrics.classification_report import patient_code
 
 _SHAPES = "images must have one shape [C, *S]; got several. Crop or resize them."
 
@@ -61,7 +61,7 @@ class GatheredVictims:
             )
         # Every row carries its shape, so that a rank without rows can take part in gathering.
         shape = [*images.shape[1:], *codes.shape[1:]]
-        rows = torch.tensor([[_patient_code(name), *shape] for name in names], dtype=torch.int64)
+        rows = torch.tensor([[patient_code(name), *shape] for name in names], dtype=torch.int64)
         rows = rows.reshape(len(names), 1 + len(shape))  # also where there are none
         self._batches.append((_plain(images).flatten(1), _plain(codes).flatten(1), rows))
 
@@ -169,9 +169,9 @@ class AttackHandler:
 
     def _collect(self, engine: Engine) -> None:
         batch = engine.state.batch
-        images = _stacked(_column(batch, self.image_key, "image_key"))
-        codes = None if self.code_key is None else _stacked(_column(batch, self.code_key, "code_key"))
-        self.victims.add(images, codes, _column(batch, self.patient_key, "patient_key"))
+        images = _stacked(column_of(batch, self.image_key, "image_key"))
+        codes = None if self.code_key is None else _stacked(column_of(batch, self.code_key, "code_key"))
+        self.victims.add(images, codes, column_of(batch, self.patient_key, "patient_key"))
 
     def _finish(self, engine: Engine) -> None:
         victims = self.victims.of_all_ranks()
@@ -222,11 +222,11 @@ class AttackHandler:
                 raise ValueError("auxiliary must hold images [N, C, *S] and patients (N names); one is missing.")
         else:
             items = [self.auxiliary[index] for index in range(len(self.auxiliary))]
-            images = _column(items, self.image_key, "auxiliary, image_key")
-            patients = _column(items, self.patient_key, "auxiliary, patient_key")
+            images = column_of(items, self.image_key, "auxiliary, image_key")
+            patients = column_of(items, self.patient_key, "auxiliary, patient_key")
         names = patients.tolist() if hasattr(patients, "tolist") else patients
         # Named as the victims are, so that a patient in both parts is found.
-        return {"images": _stacked(images), "patients": [str(_patient_code(name)) for name in names]}
+        return {"images": _stacked(images), "patients": [str(patient_code(name)) for name in names]}
 
     def _report(self, engine: Engine) -> None:
         for result in self.results:

@@ -103,9 +103,9 @@ class ClassificationReportHandler:
 
     def _collect(self, engine: Engine) -> None:
         output, batch = engine.state.output, engine.state.batch
-        logits = _column(output, self.pred_key, "pred_key")
-        labels = _column(output if _holds(output, self.label_key) else batch, self.label_key, "label_key")
-        patients = _column(batch, self.patient_key, "patient_key")
+        logits = column_of(output, self.pred_key, "pred_key")
+        labels = column_of(output if _holds(output, self.label_key) else batch, self.label_key, "label_key")
+        patients = column_of(batch, self.patient_key, "patient_key")
         scores = logits if isinstance(logits, torch.Tensor) else torch.stack([torch.as_tensor(row) for row in logits])
         self.report(self._probabilities(scores.detach().cpu().double()), list(labels), patients=patients)
 
@@ -170,7 +170,7 @@ def _holds(data: Any, key: str) -> bool:
     return isinstance(first, Mapping) and key in first
 
 
-def _column(data: Any, key: str, argument: str) -> Any:
+def column_of(data: Any, key: str, argument: str) -> Any:
     """What a decollated list of dictionaries, or one dictionary of a batch, holds under a key."""
     if not _holds(data, key):
         raise KeyError(f"{argument}: there is no {key!r} in the engine's state; name the key that it has there.")

@@ -16,8 +16,8 @@ from monai_deepfixcx.handlers.classification_report_handler import (
     Activation,
     ClassificationReportHandler,
     Thresholds,
-    _column,
     _holds,
+    column_of,
 )
 from monai_deepfixcx.metrics.fairness import Attribute, FairnessReport, fairness_table
 from monai_deepfixcx.metrics.gathered_scores import Task
@@ -100,9 +100,9 @@ class FairnessHandler(ClassificationReportHandler):
 
     def _collect(self, engine: Engine) -> None:
         output, batch = engine.state.output, engine.state.batch
-        logits = _column(output, self.pred_key, "pred_key")
-        labels = _column(output if _holds(output, self.label_key) else batch, self.label_key, "label_key")
-        patients = _column(batch, self.patient_key, "patient_key")
+        logits = column_of(output, self.pred_key, "pred_key")
+        labels = column_of(output if _holds(output, self.label_key) else batch, self.label_key, "label_key")
+        patients = column_of(batch, self.patient_key, "patient_key")
         scores = logits if isinstance(logits, torch.Tensor) else torch.stack([torch.as_tensor(row) for row in logits])
         self.report(
             self._probabilities(scores.detach().cpu().double()),
@@ -116,7 +116,7 @@ class FairnessHandler(ClassificationReportHandler):
         first = batch[0] if isinstance(batch, list) else batch
         own = {self.pred_key, self.label_key, self.patient_key}
         return {
-            name: _column(batch, name, "attributes") if name in self.report.columns else ()
+            name: column_of(batch, name, "attributes") if name in self.report.columns else ()
             for name in first
             if name not in own
         }

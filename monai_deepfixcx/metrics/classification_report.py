@@ -110,7 +110,7 @@ class ClassificationReport(GatheredScores):
         check_probabilities(scores.numpy()[labels.numpy() != IGNORED])
         if self.task == "multiclass" and not torch.allclose(scores.sum(dim=1), scores.new_ones(len(scores)), atol=1e-2):
             raise ValueError("probabilities of classes must add up to 1 per image. Apply a softmax to logits.")
-        codes = [_patient_code(patient) for patient in patients] if patients is not None else []
+        codes = [patient_code(patient) for patient in patients] if patients is not None else []
         if len(codes) != len(scores):
             raise ValueError(f"patients must hold one name per image, {len(scores)} in this batch; got {len(codes)}.")
         return [scores, labels, torch.tensor(codes, dtype=torch.int64).reshape(-1, 1)]
@@ -251,7 +251,7 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _patient_code(patient: Any) -> int:
+def patient_code(patient: Any) -> int:
     """64 bits in place of a patient's name: alike on all ranks, gathered as one number, never written."""
     if isinstance(patient, Tensor | np.ndarray | np.generic):
         patient = patient.tolist()

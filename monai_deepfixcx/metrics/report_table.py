@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+from monai_deepfixcx.metrics.markdown import estimate_text, table_row
 
 _COLUMNS = ["Label", "Images", "Patients", "Positives", "AUROC", "AUPRC", "no skill", "ECE"]
 _DECISIONS = ["Threshold", "Sensitivity", "Specificity"]
+
+_text = partial(estimate_text, to="-")
 
 
 def report_table(report: Mapping[str, Any]) -> str:
@@ -32,7 +37,7 @@ def report_table(report: Mapping[str, Any]) -> str:
     if len(labels) > 1:
         rows.append(_row("**mean**", report["mean"], decided))
     lines = [f"{report['images']} images of {report['patients']} patients.", ""]
-    lines += [_line(columns), _line(["---"] + ["---:"] * (len(columns) - 1)), *map(_line, rows), ""]
+    lines += [table_row(columns), table_row(["---"] + ["---:"] * (len(columns) - 1)), *map(table_row, rows), ""]
     if "overall" in report:
         overall = report["overall"]
         lines += [
@@ -45,7 +50,7 @@ def report_table(report: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, entry: Mapping[str, Any], decided: bool) -> list[str]:
-    cells = [name.replace("|", r"\|"), *(str(entry.get(count, "")) for count in ("images", "patients", "positives"))]
+    cells = [name, *(str(entry.get(count, "")) for count in ("images", "patients", "positives"))]
     cells += [_text(entry["auroc"]), _text(entry["auprc"]), _number(entry["auprc"]["baseline"]), _text(entry["ece"])]
     if decided:
         known = "threshold" in entry
@@ -64,14 +69,5 @@ def _footnote(bootstrap: Mapping[str, Any]) -> str:
     return f'{interval}"no skill": the AUPRC of a random ranking, the prevalence; that of AUROC is 0.5.'
 
 
-def _text(estimate: Mapping[str, float | None]) -> str:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    return _number(value) if low is None or high is None else f"{_number(value)} ({low:.3f}-{high:.3f})"
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

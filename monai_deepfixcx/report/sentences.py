@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai_deepfixcx.metrics.markdown import estimate_text
 from monai_deepfixcx.report.words import SCORES_OF_GOAL
 
 Scores = Mapping[str, Any]
@@ -40,10 +41,7 @@ def decimal_interval(score: Scores) -> str:
     >>> decimal_interval({"value": 0.9812, "low": 0.95, "high": 0.991})
     '0.981 (0.950 to 0.991)'
     """
-    value, low, high = score["value"], score.get("low"), score.get("high")
-    if value is None:
-        return "not defined"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return "not defined" if score["value"] is None else estimate_text(score)
 
 
 def worst_first(results: Sequence[Result], goal: str) -> list[Result]:

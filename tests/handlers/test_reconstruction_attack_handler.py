@@ -16,7 +16,7 @@ from monai_deepfixcx.attacks.reidentification import EuclideanLinkage
 from monai_deepfixcx.codecs import HeartSpotCodec
 from monai_deepfixcx.handlers import ReconstructionAttackHandler
 from monai_deepfixcx.handlers.attack_gathering import GatheredVictims
-from monai_deepfixcx.metrics.classification_report import _patient_code
+from monai_deepfixcx.metrics.classification_report import patient_code
 from tests.handlers.attack_ranks import CODEC, SPLITS, evaluate, films, run_rank
 from tests.two_ranks import on_two_ranks
 
@@ -58,7 +58,7 @@ def test_an_evaluation_reports_what_run_attack_measures(
         evaluator = run(items(), [handler, saver, board], decollate=decollate)
     found = evaluator.state.metrics
     victims = films(100, 14)
-    victims["patients"] = [str(_patient_code(name)) for name in victims["patients"]]  # the draws follow the names
+    victims["patients"] = [str(patient_code(name)) for name in victims["patients"]]  # the draws follow the names
     expected = run_attack(LowPassThumbnail(), CODEC, films(0, 12), victims, seed=3, samples=20)
     for name, estimate in expected.metrics.items():
         assert found[f"LowPassThumbnail_{name}"] == pytest.approx(estimate.value)

@@ -14,7 +14,7 @@ from ignite.metrics.fairness.demographic_parity import DemographicParityDifferen
 from numpy.typing import NDArray
 
 from monai_deepfixcx.metrics import ClassificationReport, FairnessReport, auroc, fairness_table, patient_bootstrap
-from monai_deepfixcx.metrics.classification_report import _patient_code
+from monai_deepfixcx.metrics.classification_report import patient_code
 from monai_deepfixcx.metrics.fairness import AGE_EDGES, bin_name
 from monai_deepfixcx.metrics.functional import expected_calibration_error
 from tests.metrics.cohort import CUTS, NAMES, Cohort, cohort
@@ -150,7 +150,7 @@ def test_intervals_are_those_of_a_slow_bootstrap_over_patients() -> None:
     data = cohort(3, patients=40)
     found = filled(data, ["sex"], samples=120, seed=5).aggregate(CUTS)["attributes"]["sex"]
     women = np.array([sex == "F" for sex in data.columns["sex"]])
-    owners = [_patient_code(patient) for patient in data.patients]
+    owners = [patient_code(patient) for patient in data.patients]
 
     def of(label: int, kind: str) -> Any:
         def figure(scores: Any, truth: Any) -> float:

@@ -17,7 +17,7 @@ from monai_deepfixcx.metrics.bootstrap import (
     percentile_estimate,
     resample_patients,
 )
-from monai_deepfixcx.metrics.classification_report import _patient_code
+from monai_deepfixcx.metrics.classification_report import patient_code
 from monai_deepfixcx.metrics.explanations.faithfulness import Score, faithfulness
 from monai_deepfixcx.metrics.explanations.maps import BASELINES, agreement, attribution_leak, localization
 from monai_deepfixcx.metrics.gathered_scores import GatheredScores
@@ -79,7 +79,7 @@ class ExplanationMetric(GatheredScores):
         return super().__call__(torch.stack([values[name].double().cpu() for name in self.names], 1), patients=patients)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, patients: Any = None, **kwargs: Any) -> Any:
-        codes = [0] * len(y_pred) if patients is None else [_patient_code(patient) for patient in patients]
+        codes = [0] * len(y_pred) if patients is None else [patient_code(patient) for patient in patients]
         if len(codes) != len(y_pred):
             raise ValueError(f"patients must hold one name per image, {len(y_pred)} in this batch; got {len(codes)}.")
         known = float(patients is not None)

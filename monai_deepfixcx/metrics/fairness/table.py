@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_deepfixcx.metrics.fairness.statistics import DECIDED, RANKED, SPD, gap_name
+from monai_deepfixcx.metrics.markdown import estimate_text, table_row
 
 _TITLES = {
     "auroc": "AUROC",
@@ -51,13 +52,13 @@ def _attribute(entry: Mapping[str, Any]) -> list[str]:
     decided = any("threshold" in found for found in labels.values())
     kinds = [*RANKED, *((*DECIDED, SPD) if decided else ())]
     head = ["Label", "Subgroup", "Images", "Patients", "Positives", *(_TITLES[kind] for kind in kinds)]
-    lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
+    lines = [table_row(head), table_row(["---", "---", *["---:"] * (len(head) - 2)])]
     for label, found in labels.items():
         for group, figures in found["groups"].items():
             counts = [str(figures[key]) for key in ("images", "patients", "positives")]
-            lines.append(_line([_cell(label), _cell(group), *counts, *(_text(figures.get(kind)) for kind in kinds)]))
-        gaps = [_text(found["gaps"].get(gap_name(kind))) for kind in kinds]
-        lines.append(_line([_cell(label), "**gap**", "", "", "", *gaps]))
+            lines.append(table_row([label, group, *counts, *(estimate_text(figures.get(kind)) for kind in kinds)]))
+        gaps = [estimate_text(found["gaps"].get(gap_name(kind))) for kind in kinds]
+        lines.append(table_row([label, "**gap**", "", "", "", *gaps]))
     lines += ["", *(_worst(label, found["worst"].get("auroc")) for label, found in labels.items())]
     if len(labels) > 1:
         lines.append(_worst("mean over labels", entry["mean"]["worst"].get("auroc")))
@@ -72,20 +73,4 @@ def _attribute(entry: Mapping[str, Any]) -> list[str]:
 def _worst(label: str, worst: Mapping[str, Any] | None) -> str:
     if worst is None:
         return f"- {label}: no subgroup has a defined AUROC"
-    return f"- {label}: lowest AUROC {_text(worst['estimate'])} in {worst['group']}"
-
-
-def _text(estimate: Mapping[str, float | None] | None) -> str:
-    if estimate is None or estimate["value"] is None:
-        return "-"
-    low, high = estimate["low"], estimate["high"]
-    value = f"{estimate['value']:.3f}"
-    return value if low is None or high is None else f"{value} ({low:.3f} to {high:.3f})"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"- {label}: lowest AUROC {estimate_text(worst['estimate'])} in {worst['group']}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_deepfixcx.metrics.bootstrap import Estimate, check_bootstrap
-from monai_deepfixcx.metrics.classification_report import _patient_code
+from monai_deepfixcx.metrics.classification_report import patient_code
 from monai_deepfixcx.metrics.gathered_scores import GatheredScores
 from monai_deepfixcx.metrics.linkage.functional import linkage_metrics
 
@@ -58,7 +58,7 @@ class LinkageMetric(GatheredScores):
         return super().__call__(features, patients=patients)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, patients: Any = (), **kwargs: Any) -> Any:
-        codes = [_patient_code(patient) for patient in patients]
+        codes = [patient_code(patient) for patient in patients]
         if len(codes) != len(y_pred):
             raise ValueError(f"patients must hold one name per image, {len(y_pred)} in this batch; got {len(codes)}.")
         features = y_pred.detach().cpu().as_subclass(Tensor).flatten(1).float()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_deepfixcx.metrics.bootstrap import Estimate, check_bootstrap
-from monai_deepfixcx.metrics.classification_report import _patient_code
+from monai_deepfixcx.metrics.classification_report import patient_code
 from monai_deepfixcx.metrics.gathered_scores import GatheredScores
 from monai_deepfixcx.metrics.reconstruction.scores import Distance, image_scores, reconstruction_estimates
 
@@ -51,7 +51,7 @@ class ReconstructionMetric(GatheredScores):
     ) -> Any:
         if y is None or patients is None:
             raise ValueError("y must be the images and patients whose each is; got none.")
-        codes = [_patient_code(patient) for patient in patients]
+        codes = [patient_code(patient) for patient in patients]
         if len(codes) != len(y_pred):
             raise ValueError(f"patients must hold one name per image, {len(y_pred)} in this batch; got {len(codes)}.")
         guess = self.guess.to(y).expand_as(y)

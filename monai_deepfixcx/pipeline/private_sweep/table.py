@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monai_deepfixcx.metrics.markdown import estimate_text, table_row
+
 
 def sweep_table(result: Mapping[str, Any]) -> str:
     """Markdown of what `run_sweep` gave.
@@ -28,20 +30,21 @@ def sweep_table(result: Mapping[str, Any]) -> str:
     for attribute in result["attributes"]:
         head += [f"worst {attribute}", f"AUROC gap by {attribute}", f"parity difference by {attribute}"]
     head += ["training, s"]
-    lines += [_line(head), _line(["---"] * len(head))]
+    lines += [table_row(head), table_row(["---"] * len(head))]
     for name, contender in result["contenders"].items():
         plain = next((_auroc(run) for run in contender["runs"] if run["epsilon"] is None), None)
         for run in contender["runs"]:
             found = _auroc(run)
             lost = None if run["epsilon"] is None or None in (plain, found) else plain - found  # type: ignore[operator]
             cells = [name, "non-private" if run["epsilon"] is None else f"{run['epsilon']:g}"]
-            cells += [_text(run["report"]["mean"]["auroc"]), "-" if lost is None else f"{lost:.3f}"]
+            cells += [estimate_text(run["report"]["mean"]["auroc"]), "-" if lost is None else f"{lost:.3f}"]
             for attribute in result["attributes"]:
                 mean = run["report"]["attributes"][attribute]["mean"]
                 worst = mean["worst"]["auroc"]
-                cells += ["-" if worst is None else f"{worst['group']}: {_text(worst['estimate'])}"]
-                cells += [_text(mean["gaps"].get(gap)) for gap in ("auroc_gap", "demographic_parity_difference")]
-            lines.append(_line([*cells, f"{run['seconds']:.1f}"]))
+                cells += ["-" if worst is None else f"{worst['group']}: {estimate_text(worst['estimate'])}"]
+                gaps = (mean["gaps"].get(gap) for gap in ("auroc_gap", "demographic_parity_difference"))
+                cells += map(estimate_text, gaps)
+            lines.append(table_row([*cells, f"{run['seconds']:.1f}"]))
     spent = ", ".join(f"{name} {contender['composed_epsilon']:.1f}" for name, contender in result["contenders"].items())
     lines += [
         "",
@@ -57,15 +60,3 @@ def sweep_table(result: Mapping[str, Any]) -> str:
 def _auroc(run: Mapping[str, Any]) -> float | None:
     value: float | None = run["report"]["mean"]["auroc"]["value"]
     return value
-
-
-def _text(estimate: Mapping[str, float | None] | None) -> str:
-    if estimate is None or estimate["value"] is None:
-        return "-"
-    low, high = estimate["low"], estimate["high"]
-    value = f"{estimate['value']:.3f}"
-    return value if low is None or high is None else f"{value} ({low:.3f} to {high:.3f})"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
