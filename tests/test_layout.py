@@ -15,7 +15,7 @@ LAYERS = [
     {"handlers", "dp", "pipeline", "report"},
     {"cli", "terminal", "label"},
 ]
-CODEC_PACKAGES = {"torch", "numpy", "pywt", "numba", "triton", "monai_deepfixcx"}
+CODEC_PACKAGES = {"torch", "numpy", "pywt", "numba", "llvmlite", "triton", "monai_deepfixcx"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

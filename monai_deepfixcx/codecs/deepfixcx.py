@@ -163,7 +163,7 @@ class DeepFixCXCodec(Codec):
         on_gpu = haar and self.spatial_dims == 2 and kernels.gpu_takes(images, self.features)
         if not on_gpu and not kernels.takes(images):
             return None
-        levels = self.levels_for(images.shape[2:])
+        levels = _levels_for(self.levels, self.wavelet, self.patch_size, images.shape[2:])
         if on_gpu:
             return kernels.encode_haar_gpu(images, levels, self.patch_size, self.features)
         if haar:

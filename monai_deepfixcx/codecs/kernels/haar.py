@@ -7,6 +7,7 @@ Every number is computed by the same additions in the same order, whatever the b
 nothing is reassociated, and images are scaled by a power of two, hence exactly.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -38,29 +39,60 @@ def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequ
     tensor([[[8., 0., 0., 0.]]])
     """
     batch, channels, *size = images.shape
-    deep = levels if len(size) == 3 else 0
-    shape, patches = (size, grid) if deep else ((1, *size), (1, *grid))
-    plan = _plan(deep, levels, tuple(features), images.dtype)
-    volumes = images.detach().contiguous().numpy().reshape(-1, *shape)
-    room = np.empty if _reach_all_patches(tuple(size), levels, tuple(grid)) else np.zeros  # others are never written
-    codes = room((len(volumes), len(plan.features), len(plan.bands), *patches), dtype=plan.dtype)
+    plan = _plan(tuple(size), levels, tuple(grid), tuple(features), images.dtype)
+    values = images.detach() if images.requires_grad else images
+    volumes = values.contiguous().numpy().reshape(-1, *plan.volume)
+    codes = plan.room((len(volumes), *plan.code), plan.dtype)
 
     def encode_part(first: int, last: int) -> None:
-        plan.encode(volumes, first, last, deep, levels, plan.room, plan.features, plan.bands, plan.like, codes)
+        plan.encode(volumes, first, last, *plan.settings, codes)
 
-    rows = patches[0] * patches[1]
-    in_parts(encode_part, len(volumes) * rows, _nanoseconds(volumes[0].size, codes[0].size, levels) / rows)
-    if len(plan.features) > 1:
+    in_parts(encode_part, len(volumes) * plan.rows, plan.nanoseconds)
+    if len(features) > 1:
         codes = np.ascontiguousarray(np.moveaxis(codes, 1, -1))
     return torch.from_numpy(codes.reshape(batch, channels, -1))
 
 
-def _nanoseconds(pixels: int, values: int, levels: int) -> float:
-    """About how long an image takes."""
-    return 0.1 * (levels + 1) * pixels + 0.5 * values
+class _Plan(NamedTuple):
+    """What depends on the settings, and the shape and the type of the images alone."""
+
+    encode: Callable[..., None]
+    settings: tuple[Any, ...]  # of `haar_loops.encode_volumes`
+    volume: tuple[int, ...]
+    code: tuple[int, ...]
+    dtype: type[np.floating[Any]]  # of the codes
+    room: Callable[..., _Array]  # makes it
+    rows: int  # of patches
+    nanoseconds: float  # that a row takes, about
 
 
 @lru_cache(maxsize=256)
+def _plan(
+    size: tuple[int, ...], levels: int, grid: tuple[int, ...], features: tuple[str, ...], dtype: torch.dtype
+) -> _Plan:
+    from monai_deepfixcx.codecs.kernels import haar_loops, pool_loops  # Numba takes a third of a second to import
+
+    deep = levels if len(size) == 3 else 0
+    volume, patches = (size, grid) if deep else ((1, *size), (1, *grid))
+    numbers = np.array([getattr(pool_loops, feature.upper()) for feature in features])
+    bands, full = _band_numbers(deep, levels), np.float64 if dtype == torch.float64 else np.float32
+    code = (len(features), len(bands), *patches)
+    # What 8 bits grow to is exact in 16 for some levels, and a register holds twice as many of these as of float32.
+    short = dtype == torch.uint8
+    room = _DOUBLINGS // (3 if deep else 2) if short else levels
+    rows = patches[0] * patches[1]
+    return _Plan(
+        haar_loops.encode_volumes,
+        (deep, levels, room, numbers, bands, np.empty(0, np.int16 if short else full)),
+        volume,
+        code,
+        full,
+        np.empty if _reach_all_patches(size, levels, grid) else np.zeros,  # others are never written
+        rows,
+        (0.1 * (levels + 0.5) * math.prod(size) + 0.5 * math.prod(code)) / rows,
+    )
+
+
 def _reach_all_patches(size: tuple[int, ...], levels: int, grid: tuple[int, ...]) -> bool:
     """Whether every patch has a coefficient, not only zeros that complete the subbands on both sides."""
     bands = [-(-n >> levels) for n in size]
@@ -68,40 +100,13 @@ def _reach_all_patches(size: tuple[int, ...], levels: int, grid: tuple[int, ...]
     return all(-(-(p * q - n) // 2) < q for n, p, q in zip(bands, grid, patch, strict=True))
 
 
-class _Plan(NamedTuple):
-    """What depends on the settings and the type of the pixels alone."""
-
-    encode: Callable[..., None]
-    features: _Array  # their numbers
-    bands: _Array
-    dtype: type[np.floating[Any]]  # of the codes
-    like: _Array
-    room: int
-
-
-@lru_cache(maxsize=64)
-def _plan(deep: int, levels: int, features: tuple[str, ...], dtype: torch.dtype) -> _Plan:
-    from monai_deepfixcx.codecs.kernels import haar_loops, pool_loops  # Numba takes a third of a second to import
-
-    numbers = np.array([getattr(pool_loops, feature.upper()) for feature in features])
-    full = np.float64 if dtype == torch.float64 else np.float32
-    # What 8 bits grow to is exact in 16, of which a register holds twice as many as of float32.
-    room = _DOUBLINGS - deep - levels
-    short = dtype == torch.uint8 and room >= 0
-    like, room = (np.empty(0, np.int16), room) if short else (np.empty(0, full), levels)
-    return _Plan(haar_loops.encode_volumes, numbers, _band_numbers(deep, levels), full, like, room)
-
-
+@lru_cache(maxsize=16)
 def _band_numbers(deep: int, levels: int) -> _Array:
-    """``[4^J]``, or ``[8^J]`` with depth: the subband at every place of a transformed tile, by column, then row.
+    """``[4^J]``, or ``[8^J]`` with depth: the subband at every place of a row's subbands side by side.
 
-    Splitting leaves the bands along the rows in order; butterflies in place leave those across them in bit-reversed
-    order, where bit 0 is the first level's, those along the depth in the higher half of the bits.
+    The last level's lie side by side, within each the last but one's, and so on; subbands are numbered the other way.
     """
-    numbers = np.zeros((2**levels, 2 ** (deep + levels)), dtype=np.int64)
-    columns, rows = np.indices(numbers.shape)
-    for level in range(levels):
-        if deep:
-            numbers = 2 * numbers + (rows >> (levels + level) & 1)
-        numbers = 4 * numbers + 2 * (rows >> level & 1) + (columns >> (levels - 1 - level) & 1)
-    return numbers.ravel()
+    base = 8 if deep else 4
+    places = np.arange(base**levels)
+    digits = [places // base**level % base for level in range(levels)]
+    return np.sum([digit * base ** (levels - 1 - level) for level, digit in enumerate(digits)], axis=0)

@@ -1,17 +1,24 @@
 """The loops of `encode_haar`, compiled. Importing this module imports Numba.
 
-Written for the vectorizer: an inner loop runs over whole views from 0, where it need not fear a negative index, and the
-innermost axis is the longest there is. Sums are cast back to their type: Numba widens every integer sum to 64 bits.
+A level makes of two rows of length L one of four subbands side by side, each of length L/2; the next makes one of two
+of these. So every inner loop is at least as long as half a row of pixels, and runs over memory in order.
+
+Written for the vectorizer: an inner loop reads one array and writes one, as it checks that no two overlap; indices are
+unsigned, as it would fear negative ones; sums are cast back to their type, as Numba widens every integer to 64 bits.
 """
 
+import sys
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
+from numba.extending import overload
 
-from monai_deepfixcx.codecs.kernels.jit import jit
+from monai_deepfixcx.codecs.kernels.jit import jit, prefetch
 from monai_deepfixcx.codecs.kernels.pool_loops import (
     L1,
+    LINE,
     MEDIAN,
     aligned_rows,
     pool_row,
@@ -20,6 +27,7 @@ from monai_deepfixcx.codecs.kernels.pool_loops import (
     start_value,
 )
 
+_NEAR = 1 << 14  # bytes of rows of blocks that are transformed together: they and the result stay in fast memory
 _Array = npt.NDArray[Any]
 
 
@@ -44,10 +52,10 @@ def encode_volumes(
         stop: one past the last.
         deep: levels along the depth: J, or 0 for images.
         levels: J.
-        room: how many levels along the rows keep to the type of `like`.
+        room: how many levels the type of `like` holds.
         features: numbers of the pooled features.
-        bands: ``[K]``, the subband at each place of a transformed tile.
-        like: an array of the type that holds what the levels across the rows and those make of a pixel.
+        bands: ``[K]``, the subband at each place of a transformed row of blocks.
+        like: an array of the type in which the first levels are computed.
         codes: float32 or float64.
     """
     grid = codes.shape[3:]
@@ -61,17 +69,26 @@ def encode_volumes(
     )
     # The patches that a row of blocks reaches: the outer two are completed with zeros, those beyond stay zero.
     left, right = before[2] // patch[2], -(-(before[2] + width) // patch[2])
-    lead = (before[2] - left * patch[2]) * block
-    length = len(bands) * (right - left) * patch[2]
-    tile = aligned_rows(2, length, like)
-    wide = aligned_rows(2, length, codes)
-    pooled = aligned_rows(len(features), length, codes)
-    totals = np.empty(len(bands) * (right - left), dtype=codes.dtype)
+    lead = before[2] - left * patch[2]
+    # So many columns of blocks that every subband of every level begins where a line of the cache does.
+    apart = max(1, LINE // like.itemsize >> (levels - 1))
+    columns = -(-width // apart) * apart
+    length = len(bands) * columns
     only_l1 = len(features) == 1 and features[0] == L1
+    # How many absolute values of 8-bit pixels' coefficients 16 bits can add up.
+    limit = 32767 // (255 * len(bands)) if like.itemsize == 2 and levels <= room and only_l1 else depth * height
+    together = max(1, min(patch[1], limit, _NEAR // (length * like.itemsize)))
+    pixels, pairs = volumes.reshape(-1), _pairs(volumes, like)
+    row_pairs = len(pairs) // (volumes.size // volumes.shape[3])
+    whole_rows = deep == 0 and len(pairs) > 0 and columns * block == volumes.shape[3]
+    work, wide_work = aligned_rows(2, together * length, like), aligned_rows(2, together * length, codes)
+    sums, subbands = aligned_rows(1, length, like)[0][:length], aligned_rows(1, together * length, codes)[0]
+    pooled = aligned_rows(len(features), length, codes)
+    framed = np.zeros((len(bands), (right - left) * patch[2]), dtype=codes.dtype)
+    totals = np.empty(len(bands) * (right - left), dtype=codes.dtype)
     keeps = patch[0] * patch[1] if np.any(features == MEDIAN) else 0
-    kept = np.empty((keeps, length), dtype=codes.dtype)
+    kept = np.empty((keeps, *framed.shape), dtype=codes.dtype)
     scale = codes.dtype.type(0.5 ** (levels + deep / 2))
-    near = np.empty((block << deep, volumes.shape[3]), dtype=volumes.dtype)
     for job in range(start, stop):
         n, pd, ph = job // (grid[0] * grid[1]), job // grid[1] % grid[0], job % grid[1]
         front, back = max(0, pd * patch[0] - before[0]), min(depth, (pd + 1) * patch[0] - before[0])
@@ -81,31 +98,74 @@ def encode_volumes(
         whole = back - front == patch[0] and bottom - top == patch[1]
         for f in range(len(features)):
             pooled[f] = start_value(features[f], whole)
+        sums[:] = 0
         kept[:] = 0
-        count = 0
+        count = added = 0
         for z in range(front, back):
-            for y in range(top, bottom):
-                _fetch(volumes[n], z << deep, y << levels, block, near)
-                _mix_rows(near, deep + levels, lead, tile[0][:length])
+            for y in range(top, bottom, together):
+                rows = min(together, bottom - y)
+                if added + rows > limit:
+                    _pour(sums, pooled[0][:length])
+                    added = 0
+                added += rows
+                straight = whole_rows and (y + rows) * block <= volumes.shape[2]
+                begin, end = n * volumes.shape[2] + y * block, n * volumes.shape[2] + (y + rows) * block
+                if not straight:
+                    target = work[0][: rows * length].reshape((1 << deep, rows * block, columns * block))
+                    _fetch(volumes[n], z << deep, y << levels, target)
+                _transform(
+                    pairs[begin * row_pairs : end * row_pairs if straight else 0],
+                    work,
+                    wide_work,
+                    sums,
+                    pooled[0][:length],
+                    subbands[: 0 if only_l1 else rows * length],
+                    (deep, levels, room, rows),
+                    pixels[end * volumes.shape[3] : 0 if deep else (2 * end - begin) * volumes.shape[3]],
+                )
                 if only_l1:
-                    _split_and_pool(tile, wide, length, levels, room, pooled[0][:length])
                     continue
-                subbands = _split_rows(tile, wide, length, levels, room)
-                for f in range(len(features)):
-                    pool_row(subbands, scale, features[f], pooled[f][:length])
-                if keeps:
-                    for x in range(length):
-                        kept[count, x] = subbands[x] * scale
-                count += 1
+                for i in range(rows):
+                    band_row = subbands[i * length : (i + 1) * length]
+                    for f in range(len(features)):
+                        pool_row(band_row, scale, features[f], pooled[f][:length])
+                    if keeps:
+                        _frame(band_row, columns, width, lead, scale, kept[count])
+                    count += 1
+        if only_l1:
+            _pour(sums, pooled[0][:length])
         for f in range(len(features)):
             if features[f] == MEDIAN:
-                rows = kept.reshape(keeps, len(bands), -1)
-                put_medians(rows, patch[2], bands, codes[n, f, :, pd, ph, left:right])
+                put_medians(kept, patch[2], bands, codes[n, f, :, pd, ph, left:right])
                 continue
-            sums = pool_runs(pooled[f][:length], patch[2], features[f], totals)
+            flat = pooled[f][:length]
+            if columns < framed.shape[1] or columns > width:
+                _frame(flat, columns, width, lead, codes.dtype.type(1), framed)
+                flat = framed.reshape(-1)
+            found = pool_runs(flat, patch[2], features[f], totals)
             factor = scale if only_l1 else codes.dtype.type(1)
-            place = (pd * grid[1] + ph) * grid[2] + left
-            _put(sums, factor, bands, right - left, place, grid[0] * grid[1] * grid[2], codes[n, f].reshape(-1))
+            first = (pd * grid[1] + ph) * grid[2] + left
+            _put(found, factor, bands, right - left, first, grid[0] * grid[1] * grid[2], codes[n, f].reshape(-1))
+
+
+@jit
+def _frame(flat: _Array, columns: int, width: int, lead: int, factor: Any, framed: _Array) -> None:
+    """Copy the first `width` of every `columns` numbers, times `factor`, to where its patches have them."""
+    target, end, one = framed.reshape(-1), np.uint64(width), np.uint64(1)
+    for k in range(len(framed)):
+        source, start, x = np.uint64(k * columns), np.uint64(k * framed.shape[1] + lead), np.uint64(0)
+        while x < end:
+            target[start + x] = flat[source + x] * factor
+            x += one
+
+
+@jit
+def _pour(sums: _Array, pooled: _Array) -> None:
+    """Add `sums` to `pooled`, and empty it."""
+    kind = pooled.dtype.type
+    for x in range(len(sums)):
+        pooled[x] += kind(sums[x])
+        sums[x] = 0
 
 
 @jit
@@ -122,247 +182,227 @@ def _put(sums: _Array, factor: Any, bands: _Array, columns: int, place: int, str
 
 
 @jit
-def _fetch(volume: _Array, front: int, top: int, block: int, near: _Array) -> None:
-    """Copy one row of blocks, and zeros below the end of the volume.
-
-    In the order of memory: the butterflies read rows side by side, for which the processor does not fetch ahead.
-    """
-    width = near.shape[1]
-    below = min(top + block, volume.shape[1])
-    for z in range(len(near) // block):
-        target = near[z * block : (z + 1) * block].reshape(-1)
-        end = (below - top) * width if front + z < len(volume) else 0
-        if end:
-            source = volume[front + z].reshape(-1)[top * width : below * width]
-            for x in range(end):
-                target[x] = source[x]
-        target[end:] = 0
+def _fetch(volume: _Array, front: int, top: int, rows: _Array) -> None:
+    """Copy rows of blocks, in the order of memory, and zeros where the volume is not."""
+    width = volume.shape[2]
+    below = min(rows.shape[1], volume.shape[1] - top)
+    rows[:, :, width:] = 0
+    for z in range(len(rows)):
+        inside = below if front + z < len(volume) else 0
+        rows[z, inside:] = 0
+        for y in range(inside):
+            _copy(volume[front + z, top + y], rows[z, y])
 
 
 @jit
-def _mix_rows(near: _Array, levels: int, lead: int, tile: _Array) -> None:
-    """Butterflies between the rows of one row of blocks; leaves the bands in bit-reversed order, depth last."""
-    rows = len(near)
-    width = len(tile) // rows
-    step = 2 if levels % 2 else 4
-    for r in range(0, rows, step):
-        start = r * width
-        if step == 2:
-            _load_two(near[r], near[r + 1], lead, tile[start : start + width], tile[start + width : start + 2 * width])
-        else:
-            _load_four(
-                near[r],
-                near[r + 1],
-                near[r + 2],
-                near[r + 3],
-                lead,
-                tile[start : start + width],
-                tile[start + width : start + 2 * width],
-                tile[start + 2 * width : start + 3 * width],
-                tile[start + 3 * width : start + 4 * width],
-            )
-    run = step * width
-    while run < len(tile):
-        for start in range(0, len(tile), 4 * run):
-            _butterfly_twice(
-                tile[start : start + run],
-                tile[start + run : start + 2 * run],
-                tile[start + 2 * run : start + 3 * run],
-                tile[start + 3 * run : start + 4 * run],
-            )
-        run *= 4
+def _copy(source: _Array, target: _Array) -> None:
+    kind = target.dtype.type
+    for x in range(len(source)):
+        target[x] = kind(source[x])
 
 
 @jit
-def _load_two(above: _Array, below: _Array, lead: int, low: _Array, high: _Array) -> None:
-    kind = low.dtype.type
-    low_part, high_part = _blank_ends(low, lead, len(above)), _blank_ends(high, lead, len(above))
-    for x in range(len(above)):
-        a, b = kind(above[x]), kind(below[x])
-        low_part[x] = kind(a + b)
-        high_part[x] = kind(b - a)
-
-
-@jit
-def _load_four(
-    row_a: _Array,
-    row_b: _Array,
-    row_c: _Array,
-    row_d: _Array,
-    lead: int,
-    first: _Array,
-    second: _Array,
-    third: _Array,
-    fourth: _Array,
+def _transform(
+    pixels: _Array,
+    work: _Array,
+    wide_work: _Array,
+    sums: _Array,
+    wide_sums: _Array,
+    subbands: _Array,
+    setting: tuple[int, int, int, int],
+    ahead: _Array,
 ) -> None:
-    kind, width = first.dtype.type, len(row_a)
-    part_a, part_b = _blank_ends(first, lead, width), _blank_ends(second, lead, width)
-    part_c, part_d = _blank_ends(third, lead, width), _blank_ends(fourth, lead, width)
-    for x in range(width):
-        a, b, c, d = kind(row_a[x]), kind(row_b[x]), kind(row_c[x]), kind(row_d[x])
-        left, left_edge, right, right_edge = kind(a + b), kind(b - a), kind(c + d), kind(d - c)
-        part_a[x] = kind(left + right)
-        part_b[x] = kind(left_edge + right_edge)
-        part_c[x] = kind(right - left)
-        part_d[x] = kind(right_edge - left_edge)
+    """All levels of rows of blocks.
+
+    Args:
+        pixels: to read, as `_pair` does; if there are none, they are in ``work[0]``.
+        work: two rows to write to.
+        wide_work: likewise, for the levels that the type of `work` does not hold.
+        sums: of the type of `work`, one row of subbands to which absolute values are added.
+        wide_sums: likewise, if `work` does not hold the last level.
+        subbands: to which all are written; if it has no room, they are added up.
+        setting: levels along the depth, levels, how many `work` holds, and how many rows of blocks there are.
+        ahead: pixels to bring to fast memory meanwhile.
+    """
+    deep, levels, room, rows = setting
+    size, share = rows * len(sums), -(-len(ahead) // levels)
+    if len(pixels) > 0 and levels == 1:
+        _last(pixels, 1, rows, sums, subbands, ahead)
+        return
+    if len(pixels) > 0:
+        _level(pixels, 1, rows << (levels - 1), work[0][:size], ahead[:share])
+    near, done = _levels(work, min(1, len(pixels)), min(levels - 1, room), setting, size, ahead)
+    rest, slices = ahead[share * (levels - 1) :], 2 if deep else 1
+    if levels <= room:
+        _last(near, slices, rows, sums, subbands, rest)
+        return
+    if deep == 0 and done == levels - 1:
+        _last(near, slices, rows, wide_sums, subbands, rest)
+        return
+    if deep:  # slices are mixed in place, hence in the wide type
+        _copy(near, wide_work[0][:size])
+    else:
+        _level(near, 1, rows << (levels - 1 - done), wide_work[0][:size], ahead[share * done : share * (done + 1)])
+        done += 1
+    far, _ = _levels(wide_work, done, levels - 1, setting, size, ahead)
+    _last(far, slices, rows, wide_sums, subbands, rest)
 
 
 @jit
-def _blank_ends(row: _Array, lead: int, width: int) -> _Array:
-    """Set zeros before and after, and return what is between."""
-    row[:lead] = 0
-    row[lead + width :] = 0
-    return row[lead : lead + width]
-
-
-@jit
-def _butterfly_twice(first: _Array, second: _Array, third: _Array, fourth: _Array) -> None:
-    """Two levels at once: half as much to load and store."""
-    kind = first.dtype.type
-    for x in range(len(first)):
-        a, b, c, d = first[x], second[x], third[x], fourth[x]
-        left, left_edge, right, right_edge = kind(a + b), kind(b - a), kind(c + d), kind(d - c)
-        first[x] = kind(left + right)
-        second[x] = kind(left_edge + right_edge)
-        third[x] = kind(right - left)
-        fourth[x] = kind(right_edge - left_edge)
-
-
-@jit
-def _split_early(tile: _Array, wide: _Array, length: int, early: int, room: int) -> tuple[int, bool]:
-    """The first levels along the rows, from ``tile[0]``.
+def _levels(
+    work: _Array, done: int, until: int, setting: tuple[int, int, int, int], size: int, ahead: _Array
+) -> tuple[_Array, int]:
+    """The levels from `done` on, of what is in ``work[0]``.
 
     Returns:
-        The row that has the result, and whether it is one of `wide`.
+        What they come to, in a row of `work`, and how many levels are done.
     """
-    short, full = tile.dtype.type(0), wide.dtype.type(0)
-    source, widened = 0, False
-    if early % 2:
-        if room > 0:
-            _split(tile[0][:length], tile[1][:length], 1)
-            source = 1
-        else:
-            _split(tile[0][:length], wide[0][:length], 1)
-            widened = True
-    for level in range(early % 2, early, 2):
-        parts = 1 << level
-        if widened:
-            _split_twice(wide[source][:length], wide[1 - source][:length], parts, full)
-            source = 1 - source
-        elif level + 2 <= room:
-            _split_twice(tile[source][:length], tile[1 - source][:length], parts, short)
-            source = 1 - source
-        else:
-            if level + 1 <= room:
-                _split_twice(tile[source][:length], wide[0][:length], parts, short)
-            else:
-                _split_twice(tile[source][:length], wide[0][:length], parts, full)
-            source, widened = 0, True
-    return source, widened
+    deep, levels, _, rows = setting
+    source, target, share = work[0][:size], work[1][:size], -(-len(ahead) // levels)
+    for level in range(done, until):
+        part = ahead[share * level : share * (level + 1)]
+        _level(source, 1 << max(0, deep - level), rows << (levels - 1 - level), target, part)
+        source, target = target, source
+    return source, max(done, until)
 
 
 @jit
-def _split_and_pool(tile: _Array, wide: _Array, length: int, levels: int, room: int, pooled: _Array) -> None:
-    """All levels along the rows; what the last two make is added to `pooled`, not written."""
-    short, full = tile.dtype.type(0), wide.dtype.type(0)
-    if levels == 1:
-        if room > 0:
-            _pool_split(tile[0][:length], pooled, short)
-        else:
-            _pool_split(tile[0][:length], pooled, full)
-        return
-    source, widened = _split_early(tile, wide, length, levels - 2, room)
-    parts = 1 << (levels - 2)
-    if widened:
-        _pool_split_twice(wide[source][:length], pooled, parts, full, full)
-    elif levels <= room:
-        _pool_split_twice(tile[source][:length], pooled, parts, short, short)
-    elif levels - 1 <= room:
-        _pool_split_twice(tile[source][:length], pooled, parts, short, full)
+def _last(rows: _Array, depth: int, pairs: int, sums: _Array, subbands: _Array, ahead: _Array) -> None:
+    """The last level: written to `subbands`, or if that has no room, added to `sums`."""
+    if len(subbands) > 0:
+        _level(rows, depth, pairs, subbands, ahead)
     else:
-        _pool_split_twice(tile[source][:length], pooled, parts, full, full)
+        _add_level(rows, depth, pairs, sums, ahead)
 
 
 @jit
-def _split_rows(tile: _Array, wide: _Array, length: int, levels: int, room: int) -> _Array:
-    """All levels along the rows, written."""
-    full = wide.dtype.type(0)
-    last = 1 if levels == 1 else 2
-    source, widened = _split_early(tile, wide, length, levels - last, room)
-    target = wide[1 - source][:length]
-    if last == 1:
-        _split(tile[0][:length], target, 1)
-    elif widened:
-        _split_twice(wide[source][:length], target, 1 << (levels - 2), full)
-    else:
-        _split_twice(tile[source][:length], target, 1 << (levels - 2), full)
-    return target
+def _level(rows: _Array, depth: int, pairs: int, target: _Array, ahead: _Array) -> None:
+    """One level: of every two rows and, in volumes, two slices one row of subbands.
+
+    Args:
+        rows: as `_pair` reads them; volumes' are overwritten.
+        depth: slices, an even number or 1.
+        pairs: of rows in each slice.
+        target: as many numbers.
+        ahead: pixels to bring to fast memory meanwhile.
+    """
+    both = _mix_slices(rows, depth)
+    part = np.uint64(len(target) // (4 * depth * pairs))
+    for z in range(depth):
+        for y in range(pairs):
+            _bring(ahead, z * pairs + y, depth * pairs)
+            goal = (z // both * pairs + y) * both + z % both
+            _split(rows, np.uint64(z * pairs + y), part, target, np.uint64(goal))
 
 
 @jit
-def _split(source: _Array, target: _Array, parts: int) -> None:
-    """One level along the rows: sums of neighbours go to one half of each part, differences to the other."""
-    kind = target.dtype.type
-    half = len(source) // parts // 2
-    for part in range(parts):
-        start = 2 * part * half
-        pairs = source[start : start + 2 * half]
-        low, high = target[start : start + half], target[start + half : start + 2 * half]
-        for x in range(half):
-            a, b = kind(pairs[2 * x]), kind(pairs[2 * x + 1])
-            low[x] = kind(a + b)
-            high[x] = kind(b - a)
+def _add_level(rows: _Array, depth: int, pairs: int, sums: _Array, ahead: _Array) -> None:
+    """The last level, of which absolute values are added to one row of subbands."""
+    both = _mix_slices(rows, depth)
+    part = np.uint64(len(sums) // (4 * both))
+    for z in range(depth):
+        for y in range(pairs):
+            _bring(ahead, z * pairs + y, depth * pairs)
+            _split_and_add(rows, np.uint64(z * pairs + y), part, sums, np.uint64(z % both))
 
 
 @jit
-def _pool_split(source: _Array, pooled: _Array, like: Any) -> None:
-    """As `_split` of one part, in the type of `like`, but absolute values are added to `pooled`."""
-    early, kind = type(like), pooled.dtype.type
-    half = len(source) // 2
-    low, high = pooled[:half], pooled[half:]
-    for x in range(half):
-        a, b = early(source[2 * x]), early(source[2 * x + 1])
-        low[x] += kind(abs(early(a + b)))
-        high[x] += kind(abs(early(b - a)))
+def _bring(pixels: _Array, part: int, parts: int) -> None:
+    """Have one of so many parts brought to fast memory; all at once would block it."""
+    i, step = np.uint64(len(pixels) * part // parts), np.uint64(LINE // pixels.itemsize)
+    end = np.uint64(len(pixels) * (part + 1) // parts)
+    while i < end:
+        prefetch(pixels, i)
+        i += step
 
 
 @jit
-def _split_twice(source: _Array, target: _Array, parts: int, like: Any) -> None:
-    """Two levels, the first in the type of `like`."""
-    early, kind = type(like), target.dtype.type
-    quarter = len(source) // parts // 4
-    for part in range(parts):
-        start = 4 * part * quarter
-        fours = source[start : start + 4 * quarter]
-        low_low, low_high = target[start : start + quarter], target[start + quarter : start + 2 * quarter]
-        start += 2 * quarter
-        high_low, high_high = target[start : start + quarter], target[start + quarter : start + 2 * quarter]
-        for x in range(quarter):
-            a, b, c, d = early(fours[4 * x]), early(fours[4 * x + 1]), early(fours[4 * x + 2]), early(fours[4 * x + 3])
-            left, left_edge = kind(early(a + b)), kind(early(b - a))
-            right, right_edge = kind(early(c + d)), kind(early(d - c))
-            low_low[x] = kind(left + right)
-            low_high[x] = kind(right - left)
-            high_low[x] = kind(left_edge + right_edge)
-            high_high[x] = kind(right_edge - left_edge)
+def _mix_slices(rows: _Array, depth: int) -> int:
+    """Butterflies between every two slices, in place; returns how many are mixed."""
+    if depth == 1:
+        return 1
+    size, kind = len(rows) // depth, rows.dtype.type
+    for start in range(0, len(rows), 2 * size):
+        front, back = rows[start : start + size], rows[start + size : start + 2 * size]
+        for x in range(size):
+            a, b = front[x], back[x]
+            front[x], back[x] = kind(a + b), kind(b - a)
+    return 2
 
 
 @jit
-def _pool_split_twice(source: _Array, pooled: _Array, parts: int, like: Any, last: Any) -> None:
-    """As `_split_twice`, the second level in the type of `last`, but absolute values are added to `pooled`."""
-    early, late, kind = type(like), type(last), pooled.dtype.type
-    quarter = len(source) // parts // 4
-    for part in range(parts):
-        start = 4 * part * quarter
-        fours = source[start : start + 4 * quarter]
-        low_low, low_high = pooled[start : start + quarter], pooled[start + quarter : start + 2 * quarter]
-        start += 2 * quarter
-        high_low, high_high = pooled[start : start + quarter], pooled[start + quarter : start + 2 * quarter]
-        for x in range(quarter):
-            a, b, c, d = early(fours[4 * x]), early(fours[4 * x + 1]), early(fours[4 * x + 2]), early(fours[4 * x + 3])
-            left, left_edge = late(early(a + b)), late(early(b - a))
-            right, right_edge = late(early(c + d)), late(early(d - c))
-            low_low[x] += kind(abs(late(left + right)))
-            low_high[x] += kind(abs(late(right - left)))
-            high_low[x] += kind(abs(late(left_edge + right_edge)))
-            high_high[x] += kind(abs(late(right_edge - left_edge)))
+def _split(rows: _Array, pair: np.uint64, part: np.uint64, target: _Array, goal: np.uint64) -> None:
+    """The four subbands, each of length `part`, of one pair of rows, to one place of `target`."""
+    kind, x, one, two = target.dtype.type, np.uint64(0), np.uint64(1), np.uint64(2)
+    top, first = two * pair * part, two * two * goal * part
+    bottom, second, third, fourth = top + part, first + part, first + part + part, first + part + part + part
+    while x < part:
+        a, b = _pair(rows, top + x, target)
+        c, d = _pair(rows, bottom + x, target)
+        left, right, left_edge, right_edge = kind(a + c), kind(b + d), kind(c - a), kind(d - b)
+        target[first + x] = kind(left + right)
+        target[second + x] = kind(right - left)
+        target[third + x] = kind(left_edge + right_edge)
+        target[fourth + x] = kind(right_edge - left_edge)
+        x += one
+
+
+@jit
+def _split_and_add(rows: _Array, pair: np.uint64, part: np.uint64, sums: _Array, goal: np.uint64) -> None:
+    """As `_split`, but absolute values are added."""
+    kind, x, one, two = sums.dtype.type, np.uint64(0), np.uint64(1), np.uint64(2)
+    top, first = two * pair * part, two * two * goal * part
+    bottom, second, third, fourth = top + part, first + part, first + part + part, first + part + part + part
+    while x < part:
+        a, b = _pair(rows, top + x, sums)
+        c, d = _pair(rows, bottom + x, sums)
+        left, right, left_edge, right_edge = kind(a + c), kind(b + d), kind(c - a), kind(d - b)
+        sums[first + x] = kind(sums[first + x] + kind(abs(kind(left + right))))
+        sums[second + x] = kind(sums[second + x] + kind(abs(kind(right - left))))
+        sums[third + x] = kind(sums[third + x] + kind(abs(kind(left_edge + right_edge))))
+        sums[fourth + x] = kind(sums[fourth + x] + kind(abs(kind(right_edge - left_edge))))
+        x += one
+
+
+def _pairs(volumes: Any, like: Any) -> Any:
+    """All pixels, one after the other, as `_pair` reads them; none where they would have to be widened first."""
+    raise NotImplementedError  # only in compiled code
+
+
+def _pair(rows: Any, i: Any, like: Any) -> Any:
+    """Two neighbours, in the type of `like`; of 8-bit pixels, both are in one number."""
+    raise NotImplementedError  # only in compiled code
+
+
+def _two_in_one(volumes: Any, like: Any) -> Any:
+    return volumes.reshape(-1)[: volumes.size // 2 * 2].view(np.uint16)
+
+
+def _one_by_one(volumes: Any, like: Any) -> Any:
+    return volumes.reshape(-1)
+
+
+def _none(volumes: Any, like: Any) -> Any:
+    return like
+
+
+def _both_of_one(rows: Any, i: Any, like: Any) -> Any:
+    kind = like.dtype.type
+    return kind(rows[i] & np.uint16(255)), kind(rows[i] >> np.uint16(8))
+
+
+def _neighbours(rows: Any, i: Any, like: Any) -> Any:
+    kind, two = like.dtype.type, np.uint64(2)
+    return kind(rows[two * i]), kind(rows[two * i + np.uint64(1)])
+
+
+@overload(_pairs)
+def _pairs_by_type(volumes: Any, like: Any) -> Any:
+    if volumes.dtype == numba.uint8 and sys.byteorder == "little":
+        return _two_in_one
+    return _one_by_one if volumes.dtype == like.dtype else _none
+
+
+@overload(_pair)
+def _pair_by_type(rows: Any, i: Any, like: Any) -> Any:
+    return _both_of_one if rows.dtype == numba.uint16 else _neighbours

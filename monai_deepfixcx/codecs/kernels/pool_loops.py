@@ -9,7 +9,7 @@ from monai_deepfixcx.codecs.kernels.jit import jit
 
 # The numbers by which the loops know the pooled features.
 L1, SUM, MAX, MIN, MEDIAN, L2, SUM_POS, SUM_NEG = range(8)
-_LINE = 64  # bytes
+LINE = 64  # bytes
 _Array = npt.NDArray[Any]
 
 
@@ -20,10 +20,10 @@ def aligned_rows(count: int, length: int, like: _Array) -> _Array:
     A vector register is as long as a line: a load or store that crosses two takes several times as long.
     """
     size = like.itemsize
-    per_line = _LINE // size
+    per_line = LINE // size
     stride = -(-length // per_line) * per_line
     room = np.empty(count * stride + per_line, dtype=like.dtype)
-    start = -room.ctypes.data % _LINE // size
+    start = -room.ctypes.data % LINE // size
     return room[start : start + count * stride].reshape(count, stride)
 
 
@@ -75,14 +75,20 @@ def pool_runs(flat: _Array, run: int, feature: int, totals: _Array) -> _Array:
     elif run == 2:
         for i in range(len(totals)):
             totals[i] = flat[2 * i] + flat[2 * i + 1]
+    elif run == 3:
+        for i in range(len(totals)):
+            totals[i] = (flat[3 * i] + flat[3 * i + 1]) + flat[3 * i + 2]
     elif run == 4:
         for i in range(len(totals)):
             totals[i] = ((flat[4 * i] + flat[4 * i + 1]) + flat[4 * i + 2]) + flat[4 * i + 3]
     else:
+        count, one, at = np.uint64(run), np.uint64(1), np.uint64(0)  # unsigned: as fast again
         for i in range(len(totals)):
-            total = flat[i * run]
-            for x in range(i * run + 1, (i + 1) * run):
-                total += flat[x]
+            total, end = flat[at], at + count
+            at += one
+            while at < end:
+                total += flat[at]
+                at += one
             totals[i] = total
     return totals
 
