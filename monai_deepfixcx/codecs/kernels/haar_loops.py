@@ -82,12 +82,14 @@ def encode_volumes(
     row_pairs = len(pairs) // (volumes.size // volumes.shape[3])
     whole_rows = deep == 0 and len(pairs) > 0 and columns * block == volumes.shape[3]
     work, wide_work = aligned_rows(2, together * length, like), aligned_rows(2, together * length, codes)
-    sums, subbands = aligned_rows(1, length, like)[0][:length], aligned_rows(1, together * length, codes)[0]
-    pooled = aligned_rows(len(features), length, codes)
-    framed = np.zeros((len(bands), (right - left) * patch[2]), dtype=codes.dtype)
+    pooled, subbands = aligned_rows(len(features), length, codes), aligned_rows(1, together * length, codes)[0]
+    sums = _sums(like, pooled[0][:length])
+    reach = (right - left) * patch[2]
+    frames = columns < reach or columns > width
+    framed = np.zeros((len(bands) if frames else 0, reach), dtype=codes.dtype)
     totals = np.empty(len(bands) * (right - left), dtype=codes.dtype)
     keeps = patch[0] * patch[1] if np.any(features == MEDIAN) else 0
-    kept = np.empty((keeps, *framed.shape), dtype=codes.dtype)
+    kept = np.empty((keeps, len(bands), reach), dtype=codes.dtype)
     scale = codes.dtype.type(0.5 ** (levels + deep / 2))
     for job in range(start, stop):
         n, pd, ph = job // (grid[0] * grid[1]), job // grid[1] % grid[0], job % grid[1]
@@ -98,7 +100,6 @@ def encode_volumes(
         whole = back - front == patch[0] and bottom - top == patch[1]
         for f in range(len(features)):
             pooled[f] = start_value(features[f], whole)
-        sums[:] = 0
         kept[:] = 0
         count = added = 0
         for z in range(front, back):
@@ -132,14 +133,13 @@ def encode_volumes(
                     if keeps:
                         _frame(band_row, columns, width, lead, scale, kept[count])
                     count += 1
-        if only_l1:
-            _pour(sums, pooled[0][:length])
+        _pour(sums, pooled[0][:length])
         for f in range(len(features)):
             if features[f] == MEDIAN:
                 put_medians(kept, patch[2], bands, codes[n, f, :, pd, ph, left:right])
                 continue
             flat = pooled[f][:length]
-            if columns < framed.shape[1] or columns > width:
+            if frames:
                 _frame(flat, columns, width, lead, codes.dtype.type(1), framed)
                 flat = framed.reshape(-1)
             found = pool_runs(flat, patch[2], features[f], totals)
@@ -157,15 +157,6 @@ def _frame(flat: _Array, columns: int, width: int, lead: int, factor: Any, frame
         while x < end:
             target[start + x] = flat[source + x] * factor
             x += one
-
-
-@jit
-def _pour(sums: _Array, pooled: _Array) -> None:
-    """Add `sums` to `pooled`, and empty it."""
-    kind = pooled.dtype.type
-    for x in range(len(sums)):
-        pooled[x] += kind(sums[x])
-        sums[x] = 0
 
 
 @jit
@@ -369,6 +360,16 @@ def _pairs(volumes: Any, like: Any) -> Any:
     raise NotImplementedError  # only in compiled code
 
 
+def _sums(like: Any, pooled: Any) -> Any:
+    """Where absolute values are added up in the type of `like`: in `pooled` if that has it."""
+    raise NotImplementedError  # only in compiled code
+
+
+def _pour(sums: Any, pooled: Any) -> Any:
+    """Add `sums` to `pooled` if they are not the same, and empty it."""
+    raise NotImplementedError  # only in compiled code
+
+
 def _pair(rows: Any, i: Any, like: Any) -> Any:
     """Two neighbours, in the type of `like`; of 8-bit pixels, both are in one number."""
     raise NotImplementedError  # only in compiled code
@@ -386,6 +387,25 @@ def _none(volumes: Any, like: Any) -> Any:
     return like
 
 
+def _empty_sums(like: Any, pooled: Any) -> Any:
+    return np.zeros(len(pooled), dtype=like.dtype)
+
+
+def _pooled_itself(like: Any, pooled: Any) -> Any:
+    return pooled
+
+
+def _add_and_empty(sums: Any, pooled: Any) -> Any:
+    kind = pooled.dtype.type
+    for x in range(len(sums)):
+        pooled[x] += kind(sums[x])
+        sums[x] = 0
+
+
+def _nothing_to_pour(sums: Any, pooled: Any) -> Any:
+    return None
+
+
 def _both_of_one(rows: Any, i: Any, like: Any) -> Any:
     kind = like.dtype.type
     return kind(rows[i] & np.uint16(255)), kind(rows[i] >> np.uint16(8))
@@ -401,6 +421,16 @@ def _pairs_by_type(volumes: Any, like: Any) -> Any:
     if volumes.dtype == numba.uint8 and sys.byteorder == "little":
         return _two_in_one
     return _one_by_one if volumes.dtype == like.dtype else _none
+
+
+@overload(_sums)
+def _sums_by_type(like: Any, pooled: Any) -> Any:
+    return _pooled_itself if like.dtype == pooled.dtype else _empty_sums
+
+
+@overload(_pour)
+def _pour_by_type(sums: Any, pooled: Any) -> Any:
+    return _nothing_to_pour if sums.dtype == pooled.dtype else _add_and_empty
 
 
 @overload(_pair)
