@@ -161,15 +161,15 @@ def _frame(flat: _Array, columns: int, width: int, lead: int, factor: Any, frame
 
 @jit
 def _put(sums: _Array, factor: Any, bands: _Array, columns: int, place: int, stride: int, codes: _Array) -> None:
-    """Write ``sums [K, columns]`` from `place` on into ``codes [K * stride]``, each row to its subband."""
-    # Unsigned: Numba looks whether an index is negative, which takes as long as to write a number.
-    count, one, i = np.uint64(columns), np.uint64(1), np.uint64(0)
-    for k in range(len(bands)):
-        start, q = np.uint64(bands[k] * stride + place), np.uint64(0)
+    """Write ``sums [K, columns]`` from `place` on into ``codes [K * stride]``, each subband to its own row."""
+    count, one, step = np.uint64(columns), np.uint64(1), np.uint64(stride)
+    start = np.uint64(place)
+    for k in range(len(bands)):  # in the order of the codes, which are the slower memory
+        first, q = np.uint64(bands[k]) * count, np.uint64(0)
         while q < count:
-            codes[start + q] = sums[i] * factor
+            codes[start + q] = sums[first + q] * factor
             q += one
-            i += one
+        start += step
 
 
 @jit
