@@ -14,7 +14,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def jit(function: Function) -> Function:
     """Compile `function` on its first call for each type of argument, to run without the interpreter's lock.
 
-    The machine code is kept on disk for the next process, where there is a folder to keep it in.
+    The machine code is kept on disk for the next process, where there is a folder to keep it in. It is made anew when
+    the file that defines `function` changes, not when one does whose functions it calls.
     """
     try:
         return cast(Function, numba.njit(nogil=True, cache=True)(function))
