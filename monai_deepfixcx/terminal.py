@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from monai_deepfixcx.pipeline.workspace import Entry
 
 SHOWN_REASONS = 20
+_STARTING = "starting (compiles for some 15 s, once after an installation)"
 
 
 class FileProgress:
@@ -41,11 +42,11 @@ class FileProgress:
         """Told how much there is to do."""
         if already:
             self.bar.console.print(f"{already} files were done by an earlier run.")
-        self.task = self.bar.add_task("privatizing", total=files)
+        self.task = self.bar.add_task(_STARTING, total=files)
 
     def advance(self, through: int) -> None:
         """Told how many files are through."""
-        self.bar.update(self.task, completed=through)
+        self.bar.update(self.task, completed=through, description="privatizing" if through else _STARTING)
 
     def tell_quarantined(self, entries: "list[Entry]") -> None:
         """Told what became of a shard."""
