@@ -70,33 +70,38 @@ def test_memory_that_is_not_written_is_zeroed_first(size: int, levels: int, patc
     assert _reach_all_patches((size,), levels, (patches,)) is (reached == set(range(patches)))
 
 
+# Rows of 128 pixels are read where they are, those of 45 are copied, as are the last of 65.
+@pytest.mark.parametrize("width", [128, 45])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.float32, torch.float64])
-def test_reads_every_type_of_pixel(dtype: torch.dtype) -> None:
-    images = (images_of((3, 1, 65, 48)) * 200).to(dtype)
+def test_reads_every_type_of_pixel(dtype: torch.dtype, width: int) -> None:
+    images = (images_of((3, 1, 65, width)) * 200).to(dtype)
     codec = DeepFixCXCodec(3, 4, features=FEATURES)
     codes = codec.encode(images)
     assert codes.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(codes, by_torch(codec, images), rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("width", [128, 129])
 @pytest.mark.parametrize("levels", range(1, 8))
-def test_eight_bits_give_the_bits_of_floating_point(levels: int) -> None:
+def test_eight_bits_give_the_bits_of_floating_point(levels: int, width: int) -> None:
     """They are added in 16 bits as long as nothing overflows, whatever the pixels."""
-    images = torch.from_numpy(np.random.default_rng(0).choice([0, 255], (2, 1, 256, 129))).byte()
+    images = torch.from_numpy(np.random.default_rng(0).choice([0, 255], (2, 1, 250, width))).byte()
     images[0] = 255
-    codec = DeepFixCXCodec(levels, 1, features=FEATURES)
-    assert torch.equal(codec.encode(images), codec.encode(images.float()))
+    for features in (FEATURES, ["l1"]):  # absolute values alone are added up as they arise
+        codec = DeepFixCXCodec(levels, 1, features=features)
+        assert torch.equal(codec.encode(images), codec.encode(images.float()))
 
 
 @pytest.mark.parametrize("levels", range(1, 5))
 def test_eight_bits_give_the_bits_of_floating_point_in_volumes(levels: int) -> None:
     images = torch.from_numpy(np.random.default_rng(0).choice([0, 255], (2, 1, 33, 32, 29))).byte()
     images[0] = 255
-    codec = DeepFixCXCodec(levels, 1, features=FEATURES, spatial_dims=3)
-    assert torch.equal(codec.encode(images), codec.encode(images.float()))
+    for features in (FEATURES, ["l1"]):
+        codec = DeepFixCXCodec(levels, 1, features=features, spatial_dims=3)
+        assert torch.equal(codec.encode(images), codec.encode(images.float()))
 
 
-@pytest.mark.parametrize("shape", [(7, 3, 200, 190), (3, 2, 40, 60, 57)])
+@pytest.mark.parametrize("shape", [(7, 3, 200, 190), (7, 3, 200, 192), (3, 2, 40, 60, 57)])
 def test_bits_depend_on_neither_batch_nor_threads_nor_memory_layout(shape: tuple[int, ...]) -> None:
     codec, images = DeepFixCXCodec(3, 5, features=FEATURES, spatial_dims=len(shape) - 2), images_of(shape)
     codes = codec.encode(images)
