@@ -211,7 +211,40 @@ def tables(result: Mapping[str, Any]) -> str:
         {"": name, "reached": f"{result['summary'][name]:.1f}x", "target": f"{target}x"}
         for name, target in TARGETS.items()
     ]
-    return f"{common.table(rows)}\n\n{common.table(reached)}\n\n{what_bounds(result)}"
+    parts = [common.table(rows), common.table(reached), common.table(beside(result)), what_bounds(result)]
+    return "\n\n".join(parts)
+
+
+def beside(result: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What else was measured, each against what it is compared with."""
+
+    def times(row: Mapping[str, Any], task: str) -> str:
+        return f"{row['times'][task]['median']:.2g}x"
+
+    fastest = max(row["images_per_s"]["float32"] for row in result["encode"])
+    compared = [("fastest float32 encoding", "reading once", f"{fastest / result['read once, images/s']:.2g}x")]
+    compared += [
+        (f"decoding {row['wavelet']}, J={row['J']}, P={row['P']}", "inverting every pixel", times(row, "decode"))
+        for row in result.get("decode", [])
+    ]
+    compared += [
+        (f"HeartSpot {row['prior']}", "the path with gradients", times(row, "encode"))
+        for row in result.get("heartspot", [])
+    ]
+    if "transform" in result:
+        row = result["transform"]
+        compared.append((f"{row['wavelet']} packets alone, J={row['J']}", "ptwt", times(row, "ours")))
+    empty = result["start_up"]["python -c pass"]["median"]
+    compared += [
+        (name, f"python -c pass, {empty:.2g} s", f"{value['median'] / empty:.2g}x as long, {value['median']:.2g} s")
+        for name, value in result["start_up"].items()
+        if name != "python -c pass"
+    ]
+    compared += [
+        (f"first call, {wavelet}", "compiled before", f"{value['compiling']:.3g} s, {value['compiled before']:.2g} s")
+        for wavelet, value in result.get("first_call", {}).items()
+    ]
+    return [{"": what, "against": other, "came to": figure} for what, other, figure in compared]
 
 
 def one_thread_each(images: Tensor, rows: Sequence[Mapping[str, Any]], repeats: int) -> dict[str, Any]:
