@@ -151,8 +151,8 @@ class PrivatizedAttributionHandler:
         regions = None if self.region_key is None else _stacked(places, self.region_key)
         if self.region_key is not None and regions is None:
             raise KeyError(f"region_key: there is no {self.region_key!r} in the engine's state.")
-        truth, patients = _stacked(places, self.label_key), column_of(engine.state.batch, self.patient_key)
-        skipped = column_of(engine.state.batch, self.skip_key) or [""] * len(codes)
+        truth, patients = _stacked(places, self.label_key), _column(engine.state.batch, self.patient_key)
+        skipped = _column(engine.state.batch, self.skip_key) or [""] * len(codes)
         first, world = self._seen, idist.get_world_size()
         self._seen += len(codes)
         rows = [row for row, problem in enumerate(skipped) if not problem]
@@ -185,7 +185,7 @@ class PrivatizedAttributionHandler:
             self._board.add_image(f"attribution/{name}", pixels_of(figure), self._epoch, dataformats="HWC")
 
 
-def column_of(data: Any, key: str) -> Any:
+def _column(data: Any, key: str) -> Any:
     """What a decollated list of dictionaries, or one dictionary of a batch, holds under one key; no other is read."""
     first = data[0] if isinstance(data, list) and data else data
     if (
@@ -196,7 +196,7 @@ def column_of(data: Any, key: str) -> Any:
 
 
 def _stacked(places: Sequence[Any], key: str) -> Tensor | None:
-    column = next((found for place in places if (found := column_of(place, key)) is not None), None)
+    column = next((found for place in places if (found := _column(place, key)) is not None), None)
     if column is None or isinstance(column, Tensor):
         return None if column is None else column.detach().as_subclass(Tensor)
     return torch.stack([torch.as_tensor(row).detach().as_subclass(Tensor) for row in column])
