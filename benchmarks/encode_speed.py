@@ -300,7 +300,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = common.arguments(__doc__).parse_args(arguments)
     torch.set_num_threads(given.threads)
-    side, large, repeats = (64, 4, 1) if given.quick else (320, 64, 5)
+    side, large, repeats = (64, 4, 1) if given.quick else (320, 64, 11)
     images = torch.rand(large, 1, side, side, generator=torch.Generator().manual_seed(0))
     volumes = torch.rand(2, 1, *[16 if given.quick else 128] * 3, generator=torch.Generator().manual_seed(1))
     settings = [(2, 5)] if given.quick else grid(side)
