@@ -150,19 +150,27 @@ def _mix_slices(rows: _Array, depth: int) -> int:
 
 
 @jit
+def _butterflies(rows: _Array, top: np.uint64, bottom: np.uint64, like: _Array) -> tuple[Any, Any, Any, Any]:
+    """Low-low, low-high, high-low and high-high of two by two neighbours, rows first."""
+    kind = like.dtype.type
+    a, b = _pair(rows, top, like)
+    c, d = _pair(rows, bottom, like)
+    left, right, left_edge, right_edge = kind(a + c), kind(b + d), kind(c - a), kind(d - b)
+    return kind(left + right), kind(right - left), kind(left_edge + right_edge), kind(right_edge - left_edge)
+
+
+@jit
 def _split(rows: _Array, pair: np.uint64, part: np.uint64, target: _Array, goal: np.uint64) -> None:
     """The four subbands, each of length `part`, of one pair of rows, to one place of `target`."""
-    kind, x, one, two = target.dtype.type, np.uint64(0), np.uint64(1), np.uint64(2)
+    x, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
     top, first = two * pair * part, two * two * goal * part
     bottom, second, third, fourth = top + part, first + part, first + part + part, first + part + part + part
     while x < part:
-        a, b = _pair(rows, top + x, target)
-        c, d = _pair(rows, bottom + x, target)
-        left, right, left_edge, right_edge = kind(a + c), kind(b + d), kind(c - a), kind(d - b)
-        target[first + x] = kind(left + right)
-        target[second + x] = kind(right - left)
-        target[third + x] = kind(left_edge + right_edge)
-        target[fourth + x] = kind(right_edge - left_edge)
+        low_low, low_high, high_low, high_high = _butterflies(rows, top + x, bottom + x, target)
+        target[first + x] = low_low
+        target[second + x] = low_high
+        target[third + x] = high_low
+        target[fourth + x] = high_high
         x += one
 
 
@@ -173,13 +181,11 @@ def _split_and_add(rows: _Array, pair: np.uint64, part: np.uint64, sums: _Array,
     top, first = two * pair * part, two * two * goal * part
     bottom, second, third, fourth = top + part, first + part, first + part + part, first + part + part + part
     while x < part:
-        a, b = _pair(rows, top + x, sums)
-        c, d = _pair(rows, bottom + x, sums)
-        left, right, left_edge, right_edge = kind(a + c), kind(b + d), kind(c - a), kind(d - b)
-        sums[first + x] = kind(sums[first + x] + kind(abs(kind(left + right))))
-        sums[second + x] = kind(sums[second + x] + kind(abs(kind(right - left))))
-        sums[third + x] = kind(sums[third + x] + kind(abs(kind(left_edge + right_edge))))
-        sums[fourth + x] = kind(sums[fourth + x] + kind(abs(kind(right_edge - left_edge))))
+        low_low, low_high, high_low, high_high = _butterflies(rows, top + x, bottom + x, sums)
+        sums[first + x] = kind(sums[first + x] + kind(abs(low_low)))
+        sums[second + x] = kind(sums[second + x] + kind(abs(low_high)))
+        sums[third + x] = kind(sums[third + x] + kind(abs(high_low)))
+        sums[fourth + x] = kind(sums[fourth + x] + kind(abs(high_high)))
         x += one
 
 
