@@ -104,7 +104,7 @@ class ClassificationReportHandler:
     def _collect(self, engine: Engine) -> None:
         output, batch = engine.state.output, engine.state.batch
         logits = column_of(output, self.pred_key, "pred_key")
-        labels = column_of(output if _holds(output, self.label_key) else batch, self.label_key, "label_key")
+        labels = column_of(output if holds(output, self.label_key) else batch, self.label_key, "label_key")
         patients = column_of(batch, self.patient_key, "patient_key")
         scores = logits if isinstance(logits, torch.Tensor) else torch.stack([torch.as_tensor(row) for row in logits])
         self.report(self._probabilities(scores.detach().cpu().double()), list(labels), patients=patients)
@@ -165,14 +165,15 @@ def read_thresholds(path: str | Path) -> Thresholds:
     return found
 
 
-def _holds(data: Any, key: str) -> bool:
+def holds(data: Any, key: str) -> bool:
+    """Whether a decollated list of dictionaries, or one dictionary of a batch, has a key."""
     first = data[0] if isinstance(data, list) and data else data
     return isinstance(first, Mapping) and key in first
 
 
 def column_of(data: Any, key: str, argument: str) -> Any:
     """What a decollated list of dictionaries, or one dictionary of a batch, holds under a key."""
-    if not _holds(data, key):
+    if not holds(data, key):
         raise KeyError(f"{argument}: there is no {key!r} in the engine's state; name the key that it has there.")
     return [item[key] for item in data] if isinstance(data, list) else data[key]
 

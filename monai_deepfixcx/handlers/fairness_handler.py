@@ -16,8 +16,8 @@ from monai_deepfixcx.handlers.classification_report_handler import (
     Activation,
     ClassificationReportHandler,
     Thresholds,
-    _holds,
     column_of,
+    holds,
 )
 from monai_deepfixcx.metrics.fairness import Attribute, FairnessReport, fairness_table
 from monai_deepfixcx.metrics.gathered_scores import Task
@@ -101,7 +101,7 @@ class FairnessHandler(ClassificationReportHandler):
     def _collect(self, engine: Engine) -> None:
         output, batch = engine.state.output, engine.state.batch
         logits = column_of(output, self.pred_key, "pred_key")
-        labels = column_of(output if _holds(output, self.label_key) else batch, self.label_key, "label_key")
+        labels = column_of(output if holds(output, self.label_key) else batch, self.label_key, "label_key")
         patients = column_of(batch, self.patient_key, "patient_key")
         scores = logits if isinstance(logits, torch.Tensor) else torch.stack([torch.as_tensor(row) for row in logits])
         self.report(

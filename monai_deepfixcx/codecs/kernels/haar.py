@@ -42,7 +42,7 @@ def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequ
     plan = _plan(tuple(size), levels, tuple(grid), tuple(features), images.dtype)
     values = images.detach() if images.requires_grad else images
     volumes = values.contiguous().numpy().reshape(-1, *plan.volume)
-    codes = plan.room((len(volumes), *plan.code), plan.dtype)
+    codes = plan.allocate((len(volumes), *plan.code), plan.dtype)
 
     def encode_part(first: int, last: int) -> None:
         plan.encode(volumes, first, last, *plan.settings, codes)
@@ -61,7 +61,7 @@ class _Plan(NamedTuple):
     volume: tuple[int, ...]
     code: tuple[int, ...]
     dtype: type[np.floating[Any]]  # of the codes
-    room: Callable[..., _Array]  # makes it
+    allocate: Callable[..., _Array]  # makes room for them
     rows: int  # of patches
     nanoseconds: float  # that a row takes, about
 
