@@ -13,7 +13,8 @@ from monai_deepfixcx.codecs.kernels.windows import window_quantiles
 
 __all__ = ["encode_haar", "encode_haar_gpu", "encode_packets", "gpu_takes", "takes", "window_quantiles"]
 
-_DTYPES = (torch.float32, torch.float64, torch.uint8, torch.uint16, torch.int16)
+_DTYPES = frozenset([torch.float32, torch.float64, torch.uint8, torch.uint16, torch.int16])
+_GPU_DTYPES = _DTYPES | {torch.float16, torch.bfloat16}
 
 
 def takes(images: Tensor) -> bool:
@@ -33,7 +34,7 @@ def gpu_takes(images: Tensor, features: Sequence[str]) -> bool:
     >>> gpu_takes(torch.zeros(1, 1, 2, 2), ["l1"])
     False
     """
-    readable = images.is_cuda and images.dtype in (*_DTYPES, torch.float16, torch.bfloat16)
+    readable = images.is_cuda and images.dtype in _GPU_DTYPES
     if not readable or images.numel() == 0 or "median" in features or _recorded(images):
         return False
     return gpu_works(images.device)

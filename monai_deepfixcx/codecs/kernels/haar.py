@@ -43,11 +43,7 @@ def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequ
     values = images.detach() if images.requires_grad else images
     volumes = values.contiguous().numpy().reshape(-1, *plan.volume)
     codes = plan.allocate((len(volumes), *plan.code), plan.dtype)
-
-    def encode_part(first: int, last: int) -> None:
-        plan.encode(volumes, first, last, *plan.settings, codes)
-
-    in_parts(encode_part, len(volumes) * plan.rows, plan.nanoseconds)
+    in_parts(plan.encode, len(volumes) * plan.rows, plan.nanoseconds, volumes, *plan.settings, codes)
     if len(features) > 1:
         codes = np.ascontiguousarray(np.moveaxis(codes, 1, -1))
     return torch.from_numpy(codes.reshape(batch, channels, -1))

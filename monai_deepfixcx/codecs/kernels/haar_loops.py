@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numba.extending import overload
 
 from monai_deepfixcx.codecs.kernels.haar_levels import copy_row, transform
-from monai_deepfixcx.codecs.kernels.jit import jit
+from monai_deepfixcx.codecs.kernels.jit import borrow, jit, scale_run
 from monai_deepfixcx.codecs.kernels.pool_loops import (
     L1,
     LINE,
@@ -18,7 +18,7 @@ from monai_deepfixcx.codecs.kernels.pool_loops import (
     pool_row,
     pool_runs,
     put_medians,
-    start_value,
+    start_pooling,
 )
 
 _NEAR = 1 << 14  # bytes of rows of blocks that are transformed together: they and the result stay in fast memory
@@ -27,9 +27,9 @@ _Array = npt.NDArray[Any]
 
 @jit
 def encode_volumes(
-    volumes: _Array,
     start: int,
     stop: int,
+    volumes: _Array,
     deep: int,
     levels: int,
     room: int,
@@ -41,9 +41,9 @@ def encode_volumes(
     """Fill ``codes [N, F, K, P_d, P_h, P_w]``, where there is anything but zeros, from ``volumes [N, D, H, W]``.
 
     Args:
-        volumes: any real type; an image is a volume of one slice.
         start: the first of N P_d P_h rows of patches to fill.
         stop: one past the last.
+        volumes: any real type; an image is a volume of one slice.
         deep: levels along the depth: J, or 0 for images.
         levels: J.
         room: how many levels the type of `like` holds.
@@ -74,34 +74,36 @@ def encode_volumes(
     limit = 32767 // (255 * len(bands)) if like.itemsize == 2 and levels <= room and only_l1 else depth * height
     together = max(1, min(patch[1], limit, _NEAR // (length * like.itemsize)))
     pixels, pairs = volumes.reshape(-1), _pairs(volumes, like)
-    row_pairs = len(pairs) // (volumes.size // volumes.shape[3])
     whole_rows = deep == 0 and len(pairs) > 0 and columns * block == volumes.shape[3]
-    work, wide_work = aligned_rows(2, together * length, like), aligned_rows(2, together * length, codes)
-    pooled, subbands = aligned_rows(len(features), length, codes), aligned_rows(1, together * length, codes)[0]
-    sums = _sums(like, pooled[0][:length])
+    work, wide_work = _twice(together * length, like), _twice(together * length, codes)
+    subbands = aligned_rows(1, 0 if only_l1 else together * length, codes)[0]
+    pooled = aligned_rows(len(features), length, codes)
+    wide_sums = pooled[0][:length]
+    sums = _sums(like, wide_sums)
     reach = (right - left) * patch[2]
     frames = columns < reach or columns > width
-    framed = np.zeros((len(bands) if frames else 0, reach), dtype=codes.dtype)
-    totals = np.empty(len(bands) * (right - left), dtype=codes.dtype)
+    framed = np.zeros(len(bands) * reach if frames else 0, dtype=codes.dtype)
+    totals = aligned_rows(2, len(bands) * reach // 2, codes)
     keeps = patch[0] * patch[1] if np.any(features == MEDIAN) else 0
     kept = np.empty((keeps, len(bands), reach), dtype=codes.dtype)
-    scale = codes.dtype.type(0.5 ** (levels + deep / 2))
+    scale, one = codes.dtype.type(0.5 ** (levels + deep / 2)), codes.dtype.type(1)
+    share = 0 if deep else -(-2 * volumes.shape[3] // levels)
+    flat_codes, plane = codes.reshape(-1), grid[0] * grid[1] * grid[2]
     for job in range(start, stop):
         n, pd, ph = job // (grid[0] * grid[1]), job // grid[1] % grid[0], job % grid[1]
         front, back = max(0, pd * patch[0] - before[0]), min(depth, (pd + 1) * patch[0] - before[0])
         top, bottom = max(0, ph * patch[1] - before[1]), min(height, (ph + 1) * patch[1] - before[1])
         if back <= front or bottom <= top:
             continue
-        whole = back - front == patch[0] and bottom - top == patch[1]
-        for f in range(len(features)):
-            pooled[f] = start_value(features[f], whole)
-        kept[:] = 0
+        start_pooling(features, back - front == patch[0] and bottom - top == patch[1], pooled)
+        if keeps:
+            kept[:] = 0
         count = added = 0
         for z in range(front, back):
             for y in range(top, bottom, together):
                 rows = min(together, bottom - y)
                 if added + rows > limit:
-                    _pour(sums, pooled[0][:length])
+                    _pour(sums, wide_sums)
                     added = 0
                 added += rows
                 straight = whole_rows and (y + rows) * block <= volumes.shape[2]
@@ -110,14 +112,16 @@ def encode_volumes(
                     target = work[0][: rows * length].reshape((1 << deep, rows * block, columns * block))
                     _fetch(volumes[n], z << deep, y << levels, target)
                 transform(
-                    pairs[begin * row_pairs : end * row_pairs if straight else 0],
+                    pairs,
+                    begin * (volumes.shape[3] // 2) if straight else -1,
                     work,
                     wide_work,
                     sums,
-                    pooled[0][:length],
-                    subbands[: 0 if only_l1 else rows * length],
+                    wide_sums,
+                    subbands,
                     (deep, levels, room, rows),
-                    pixels[end * volumes.shape[3] : 0 if deep else (2 * end - begin) * volumes.shape[3]],
+                    pixels,
+                    (end * volumes.shape[3], share),
                 )
                 if only_l1:
                     continue
@@ -126,45 +130,87 @@ def encode_volumes(
                     for f in range(len(features)):
                         pool_row(band_row, scale, features[f], pooled[f][:length])
                     if keeps:
-                        _frame(band_row, columns, width, lead, scale, kept[count])
+                        _frame(band_row, (columns, width, lead, reach), scale, kept[count].reshape(-1))
                     count += 1
-        _pour(sums, pooled[0][:length])
+        _pour(sums, wide_sums)
         for f in range(len(features)):
             if features[f] == MEDIAN:
                 put_medians(kept, patch[2], bands, codes[n, f, :, pd, ph, left:right])
                 continue
-            flat = pooled[f][:length]
-            if frames:
-                _frame(flat, columns, width, lead, codes.dtype.type(1), framed)
-                flat = framed.reshape(-1)
-            found = pool_runs(flat, patch[2], features[f], totals)
-            factor = scale if only_l1 else codes.dtype.type(1)
-            first = (pd * grid[1] + ph) * grid[2] + left
-            _put(found, factor, bands, right - left, first, grid[0] * grid[1] * grid[2], codes[n, f].reshape(-1))
+            first = (n * len(features) + f) * len(bands) * plane + (pd * grid[1] + ph) * grid[2] + left
+            _put(
+                pooled[f],
+                (columns, width, lead, reach),
+                patch[2],
+                features[f],
+                framed,
+                totals,
+                scale if only_l1 else one,
+                bands,
+                flat_codes,
+                first,
+                plane,
+            )
 
 
 @jit
-def _frame(flat: _Array, columns: int, width: int, lead: int, factor: Any, framed: _Array) -> None:
-    """Copy the first `width` of every `columns` numbers, times `factor`, to where its patches have them."""
-    target, end, one = framed.reshape(-1), np.uint64(width), np.uint64(1)
-    for k in range(len(framed)):
-        source, start, x = np.uint64(k * columns), np.uint64(k * framed.shape[1] + lead), np.uint64(0)
-        while x < end:
-            target[start + x] = flat[source + x] * factor
-            x += one
+def _twice(length: int, like: _Array) -> tuple[_Array, _Array]:
+    rows = aligned_rows(2, length, like)
+    return rows[0], rows[1]
 
 
-@jit
-def _put(sums: _Array, factor: Any, bands: _Array, columns: int, place: int, stride: int, codes: _Array) -> None:
-    """Write ``sums [K, columns]`` from `place` on into ``codes [K * stride]``, each subband to its own row."""
-    count, one, step = np.uint64(columns), np.uint64(1), np.uint64(stride)
-    start = np.uint64(place)
+@borrow
+def _frame(flat: _Array, layout: tuple[int, int, int, int], factor: Any, framed: _Array) -> None:
+    """Copy rows, times `factor`, to where their patches have them.
+
+    Args:
+        flat: rows, one after the other.
+        layout: how long a row is and how much of it to copy, then from where on and how long its patches are.
+        factor: a number.
+        framed: all rows' patches, one after the other; what is not copied stays.
+    """
+    columns, width, lead, reach = layout
+    for k in range(len(framed) // reach):
+        scale_run(flat, np.uint64(k * columns), np.uint64(width), factor, framed, np.uint64(k * reach + lead))
+
+
+@borrow
+def _put(
+    pooled: _Array,
+    layout: tuple[int, int, int, int],
+    run: int,
+    feature: int,
+    framed: _Array,
+    totals: _Array,
+    factor: Any,
+    bands: _Array,
+    codes: _Array,
+    first: int,
+    stride: int,
+) -> None:
+    """Pool every `run` neighbours of subbands side by side, and write them, each subband from its own place on.
+
+    Args:
+        pooled: one row of subbands.
+        layout: of a subband, as in `_frame`.
+        run: pixels of a patch.
+        feature: which pooled feature.
+        framed: room for a row of frames, if one is needed.
+        totals: room, as `pool_runs` needs it.
+        factor: a number, by which all are multiplied.
+        bands: ``[K]``, the place of each subband in `pooled`.
+        codes: to write to.
+        first: from where on.
+        stride: between subbands.
+    """
+    flat = pooled[: len(bands) * layout[0]]
+    if len(framed) > 0:
+        _frame(flat, layout, pooled.dtype.type(1), framed)
+        flat = framed
+    found = flat if run == 1 else totals[pool_runs(flat, run, feature, totals)]
+    count = np.uint64(layout[3] // run)
     for k in range(len(bands)):  # in the order of the codes, which are the slower memory
-        first, q = np.uint64(bands[k]) * count, np.uint64(0)
-        while q < count:
-            codes[start + q] = sums[first + q] * factor
-            q += one
-        start += step
+        scale_run(found, np.uint64(bands[k]) * count, count, factor, codes, np.uint64(first + k * stride))
 
 
 @jit

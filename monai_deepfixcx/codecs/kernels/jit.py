@@ -1,34 +1,64 @@
-"""Compiling with Numba."""
+"""Compiling with Numba, and what Numba itself has no words for."""
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_Array = npt.NDArray[Any]
 
 
 def jit(function: Function) -> Function:
     """Compile `function` on its first call for each type of argument, to run without the interpreter's lock.
 
-    The machine code is kept on disk for the next process, where there is a folder to keep it in. It is made anew when
-    the file that defines `function` changes, not when one does whose functions it calls.
+    The machine code is kept on disk for the next process, where there is a folder to keep it in, until a Python file
+    changes in the folder of the one that defines `function`.
     """
+    return _compile(function)
+
+
+def borrow(function: Function) -> Function:
+    """As `jit`, for what compiled code calls often: its arrays are not counted as used, which takes its time.
+
+    It allocates nothing, and returns no array but to another such function.
+    """
+    return _compile(function, _nrt=False)
+
+
+def _compile(function: Function, **options: Any) -> Function:
     try:
-        return cast(Function, numba.njit(nogil=True, cache=True)(function))
+        compiled: Any = numba.njit(nogil=True, cache=True, **options)(function)
     except RuntimeError:  # a read-only installation, and no home directory
-        return cast(Function, numba.njit(nogil=True)(function))
+        compiled = numba.njit(nogil=True, **options)(function)
+    else:
+        # Numba looks at one file, and would run what it made of the others before they changed.
+        compiled._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+    return cast(Function, compiled)
+
+
+@lru_cache(maxsize=8)
+def _stamp(folder: Path) -> bytes:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).digest()
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [place])
 
 
 def _prefetch(_: Any, rows: Any, i: Any) -> Any:
     """Have the processor bring ``rows[i]`` to its second cache, without waiting for it. Only in compiled code."""
 
     def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
-        array = context.make_array(rows)(context, builder, values[0])
-        address = builder.bitcast(builder.gep(array.data, [values[1]]), ir.IntType(8).as_pointer())
+        address = builder.bitcast(_address(context, builder, rows, *values), ir.IntType(8).as_pointer())
         number = ir.IntType(32)
         signature = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
         llvm = builder.module.declare_intrinsic("llvm.prefetch", [address.type], signature)
@@ -39,3 +69,47 @@ def _prefetch(_: Any, rows: Any, i: Any) -> Any:
 
 
 prefetch = cast(Callable[[Any, Any], None], intrinsic(_prefetch))
+
+
+def _scale(width: int) -> Any:
+    """``target[j : j + width] = source[i : i + width] * factor`` in one step. Only in compiled code."""
+
+    def scale(_: Any, source: Any, i: Any, factor: Any, target: Any, j: Any) -> Any:
+        def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+            numbers, align = ir.VectorType(context.get_value_type(source.dtype), width), source.dtype.bitwidth // 8
+            read = builder.bitcast(_address(context, builder, source, *values[:2]), numbers.as_pointer())
+            written = builder.bitcast(_address(context, builder, target, *values[3:]), numbers.as_pointer())
+            factors = ir.Constant(numbers, ir.Undefined)
+            for place in range(width):
+                factors = builder.insert_element(factors, values[2], ir.IntType(32)(place))
+            builder.store(builder.fmul(builder.load(read, align=align), factors), written, align=align)
+            return context.get_dummy_value()
+
+        return types.void(source, i, factor, target, j), generate
+
+    return intrinsic(scale)
+
+
+_scale_8, _scale_4, _scale_2 = _scale(8), _scale(4), _scale(2)
+
+
+@borrow
+def scale_run(
+    source: _Array, i: np.uint64, count: np.uint64, factor: np.floating[Any], target: _Array, j: np.uint64
+) -> None:
+    """``target[j : j + count] = source[i : i + count] * factor``, of one floating type, fast also for a few numbers.
+
+    A loop would first find out, every time, whether it may take several numbers at once.
+    """
+    x, eight, four, two, one = np.uint64(0), np.uint64(8), np.uint64(4), np.uint64(2), np.uint64(1)
+    while x + eight <= count:
+        _scale_8(source, i + x, factor, target, j + x)
+        x += eight
+    if count & four:
+        _scale_4(source, i + x, factor, target, j + x)
+        x += four
+    if count & two:
+        _scale_2(source, i + x, factor, target, j + x)
+        x += two
+    if count & one:
+        target[j + x] = source[i + x] * factor

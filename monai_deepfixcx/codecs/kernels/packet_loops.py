@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_deepfixcx.codecs.kernels.jit import jit
+from monai_deepfixcx.codecs.kernels.jit import borrow, jit
 from monai_deepfixcx.codecs.kernels.pool_loops import MEDIAN, aligned_rows, pool_row, pool_runs, start_value
 
 _STRIP = 160  # columns filtered together, at most
@@ -50,7 +50,7 @@ def encode_volumes(
     keeps = patch[0] if np.any(features == MEDIAN) else 0
     kept = np.empty((keeps, columns, rows), dtype=kind)
     framed = np.zeros((1 << levels, grid[1] * patch[1]), dtype=kind)
-    totals = np.empty(grid[1] << levels, dtype=kind)
+    totals = aligned_rows(2, framed.size // 2, codes)
     for n in range(len(volumes)):
         if deep > 0:
             _split_depth(volumes[n].reshape(size[0], -1), deep, taps, work, slices.reshape(len(slices), -1))
@@ -87,10 +87,7 @@ def encode_volumes(
                     for c in range(1 << levels):
                         for q in range(grid[2]):
                             _frame(pooled[f, c, q], before[1], height, framed)
-                            sums = pool_runs(framed.reshape(-1), patch[1], features[f], totals)
-                            for r in range(1 << levels):
-                                for i in range(grid[1]):
-                                    codes[n, bands[band, c, r], p, i, q, f] = sums[r * grid[1] + i]
+                            _put(framed, patch[1], features[f], totals, bands[band, c], codes[n, :, p, :, q, f])
 
 
 @jit
@@ -101,6 +98,16 @@ def _frame(flat: _Array, before: int, width: int, framed: _Array) -> None:
         values = flat[k * width : (k + 1) * width]
         for x in range(width):
             row[x] = values[x]
+
+
+@borrow
+def _put(framed: _Array, run: int, feature: int, totals: _Array, bands: _Array, codes: _Array) -> None:
+    """Pool every `run` neighbours of rows ``[K, P run]``, into ``codes [K, P]``."""
+    flat = framed.reshape(-1)
+    found = flat if run == 1 else totals[pool_runs(flat, run, feature, totals)]
+    for r in range(len(framed)):
+        for i in range(codes.shape[1]):
+            codes[bands[r], i] = found[r * codes.shape[1] + i]
 
 
 @jit

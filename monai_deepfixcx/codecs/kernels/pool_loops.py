@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_deepfixcx.codecs.kernels.jit import jit
+from monai_deepfixcx.codecs.kernels.jit import borrow, jit
 
 # The numbers by which the loops know the pooled features.
 L1, SUM, MAX, MIN, MEDIAN, L2, SUM_POS, SUM_NEG = range(8)
@@ -27,13 +27,20 @@ def aligned_rows(count: int, length: int, like: _Array) -> _Array:
     return room[start : start + count * stride].reshape(count, stride)
 
 
-@jit
+@borrow
 def start_value(feature: int, whole: bool) -> float:
     """What pooling starts from; where zeros pad the patch (it is not `whole`), they take part."""
     return -np.inf if feature == MAX and whole else np.inf if feature == MIN and whole else 0.0
 
 
-@jit
+@borrow
+def start_pooling(features: _Array, whole: bool, pooled: _Array) -> None:
+    """Fill ``pooled [F, ...]`` with what pooling starts from."""
+    for f in range(len(features)):
+        pooled[f] = start_value(features[f], whole)
+
+
+@borrow
 def pool_row(row: _Array, scale: Any, feature: int, pooled: _Array) -> None:
     """Add a row of coefficients, scaled, to what was pooled before it."""
     if feature == L1:
@@ -61,11 +68,30 @@ def pool_row(row: _Array, scale: Any, feature: int, pooled: _Array) -> None:
             pooled[x] += value if value < -1e-6 else 0
 
 
-@jit
-def pool_runs(flat: _Array, run: int, feature: int, totals: _Array) -> _Array:
-    """Pool every `run` neighbours, in `totals` or, where there is nothing to pool, in place."""
-    if run == 1:
-        return flat
+@borrow
+def pool_runs(flat: _Array, run: int, feature: int, totals: _Array) -> int:
+    """Pool every `run` neighbours, more than one, in ``totals [2, at least len(flat) / 2]``; returns in which row."""
+    found, row = flat, 1
+    while run > 1:
+        some = run if feature in (MAX, MIN) else _factor(run)
+        row = 1 - row
+        target = totals[row][: len(found) // some]
+        _pool_some(found, some, feature, target)
+        found, run = target, run // some
+    return row
+
+
+@borrow
+def _factor(run: int) -> int:
+    """Of a run, which is pooled factor by factor, one that `_pool_some` is fast at; the run itself if there is none."""
+    for factor in (5, 4, 3, 2):
+        if run % factor == 0:
+            return factor
+    return run
+
+
+@borrow
+def _pool_some(flat: _Array, run: int, feature: int, totals: _Array) -> None:
     if feature in (MAX, MIN):
         for i in range(len(totals)):
             total = flat[i * run]
@@ -80,7 +106,10 @@ def pool_runs(flat: _Array, run: int, feature: int, totals: _Array) -> _Array:
             totals[i] = (flat[3 * i] + flat[3 * i + 1]) + flat[3 * i + 2]
     elif run == 4:
         for i in range(len(totals)):
-            totals[i] = ((flat[4 * i] + flat[4 * i + 1]) + flat[4 * i + 2]) + flat[4 * i + 3]
+            totals[i] = (flat[4 * i] + flat[4 * i + 1]) + (flat[4 * i + 2] + flat[4 * i + 3])
+    elif run == 5:
+        for i in range(len(totals)):
+            totals[i] = (flat[5 * i] + flat[5 * i + 1]) + (flat[5 * i + 2] + flat[5 * i + 3]) + flat[5 * i + 4]
     else:
         count, one, at = np.uint64(run), np.uint64(1), np.uint64(0)  # unsigned: as fast again
         for i in range(len(totals)):
@@ -90,7 +119,6 @@ def pool_runs(flat: _Array, run: int, feature: int, totals: _Array) -> _Array:
                 total += flat[at]
                 at += one
             totals[i] = total
-    return totals
 
 
 @jit

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
@@ -11,8 +12,8 @@ _MOST = 16  # threads, on a machine of fewer cores that torch is told to have mo
 _pool: ThreadPoolExecutor | None = None
 
 
-def in_parts(work: Callable[[int, int], None], count: int, nanoseconds: float) -> None:
-    """Call ``work(first, last)`` for parts of `count` jobs, at most one for each of torch's threads.
+def in_parts(work: Callable[..., None], count: int, nanoseconds: float, *arguments: Any) -> None:
+    """Call ``work(first, last, *arguments)`` for parts of `count` jobs, at most one for each of torch's threads.
 
     Threads of our own: Numba's default pool must not be entered by two Python threads at once.
 
@@ -20,14 +21,17 @@ def in_parts(work: Callable[[int, int], None], count: int, nanoseconds: float) -
         work: what to do; it works on nothing that another part does.
         count: of jobs.
         nanoseconds: that a job takes, roughly.
+        arguments: handed on.
     """
     threads = torch.get_num_threads()
     step = max(-(-count // threads), int(_WORTH_IT / nanoseconds))
     if step >= count:
-        work(0, count)
+        work(0, count, *arguments)
         return
-    others = [_threads().submit(work, first, min(count, first + step)) for first in range(step, count, step)]
-    work(0, step)
+    others = [
+        _threads().submit(work, first, min(count, first + step), *arguments) for first in range(step, count, step)
+    ]
+    work(0, step, *arguments)
     for other in others:
         other.result()
 
