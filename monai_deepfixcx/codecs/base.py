@@ -46,17 +46,24 @@ class Codec(nn.Module, abc.ABC):
     @abc.abstractmethod
     def _decode(self, codes: Tensor, spatial_shape: tuple[int, ...], restore_size: bool) -> Tensor: ...
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, white: float = 1) -> Tensor:
         """Compress images into codes.
 
         Args:
-            images: ``[B, C, *S]``, usually in [0, 1]. Integer images are read as float32 with their values kept.
+            images: ``[B, C, *S]``, usually in [0, `white`]. Integer images are read as float32 with their values kept.
+            white: what to divide the images by: 255 for 8-bit pixels. It saves writing them down as numbers in [0, 1];
+                but for rounding, the codes are those of ``images / white``.
 
         Returns:
             Codes ``[B, C, D]`` with ``D = code_length(S)``, of the images' floating dtype and on their device.
 
         Raises:
             ValueError: the number of axes or the spatial shape does not suit the codec, or the images are complex.
+
+        >>> from monai_deepfixcx.codecs import DeepFixCXCodec
+        >>> pixels = torch.tensor([[[[255, 255], [0, 0]]]], dtype=torch.uint8)
+        >>> DeepFixCXCodec(levels=1, patch_size=1).encode(pixels, white=255)
+        tensor([[[1., 0., 1., 0.]]])
         """
         if images.ndim != self.spatial_dims + 2:
             raise ValueError(
@@ -65,13 +72,14 @@ class Codec(nn.Module, abc.ABC):
             )
         if images.is_complex():
             raise ValueError(f"images must be real; got {images.dtype}. Encode the magnitude.")
-        codes = self._encode_fused(images)
+        codes = self._encode_fused(images, white)
         if codes is None:
             self.code_length(images.shape[2:])
-            codes = self._encode(images if images.is_floating_point() else images.float())
+            floating = images if images.is_floating_point() else images.float()
+            codes = self._encode(floating) if white == 1 else self.encode(floating / white)
         return codes
 
-    def _encode_fused(self, images: Tensor) -> Tensor | None:
+    def _encode_fused(self, images: Tensor, white: float) -> Tensor | None:
         """The codes, where a compiled encoder can make them straight from these images, whose shape it checks."""
         return None
 

@@ -152,22 +152,24 @@ class DeepFixCXCodec(Codec):
         subbands = 2 ** (self.spatial_dims * self.levels_for(spatial_shape))
         return subbands * math.prod(self.patch_size) * len(self.features)
 
-    def _encode_fused(self, images: Tensor) -> Tensor | None:
+    def _encode_fused(self, images: Tensor, white: float) -> Tensor | None:
         ready = self.in_channels is None and not self.zero_mean
-        return self._pool_fused(images) if ready else None
+        return self._pool_fused(images, white) if ready else None
 
-    def _pool_fused(self, images: Tensor) -> Tensor | None:
+    def _pool_fused(self, images: Tensor, white: float = 1) -> Tensor | None:
         if self.adaptive != "none":
             return None
         haar = self.wavelet in ("db1", "haar")
         on_gpu = haar and self.spatial_dims == 2 and kernels.gpu_takes(images, self.features)
         if not on_gpu and not kernels.takes(images):
             return None
+        if white != 1 and (on_gpu or not haar):
+            return None
         levels = _levels_for(self.levels, self.wavelet, self.patch_size, images.shape[2:])
         if on_gpu:
             return kernels.encode_haar_gpu(images, levels, self.patch_size, self.features)
         if haar:
-            return kernels.encode_haar(images, levels, self.patch_size, self.features)
+            return kernels.encode_haar(images, levels, self.patch_size, self.features, white)
         return kernels.encode_packets(images, self.analysis.taps, levels, self.patch_size, self.features)
 
     def _encode(self, images: Tensor) -> Tensor:

@@ -134,11 +134,11 @@ class HeartSpotCodec(Codec):
             )
         return sum(self.mask.shape) if self.aggregate == "sum" else len(self._kept)
 
-    def _encode_fused(self, images: Tensor) -> Tensor | None:
+    def _encode_fused(self, images: Tensor, white: float) -> Tensor | None:
         if images.is_floating_point() or self.aggregate == "sum" or self.priors & {"quadtree", "median"}:
             return None
         self.code_length(images.shape[2:])
-        return images.flatten(2)[:, :, self._kept].float()  # converts only what is kept
+        return images.flatten(2)[:, :, self._kept].float() / white  # converts only what is kept
 
     def _encode(self, images: Tensor) -> Tensor:
         if "quadtree" in self.priors:

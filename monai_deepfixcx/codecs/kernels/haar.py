@@ -4,7 +4,7 @@ For Haar, J levels of the packet transform are butterflies within blocks of 2^J 
 loaded, transformed, and added into its row of patches; no subband is ever written out.
 
 Every number is computed by the same additions in the same order, whatever the batch, the threads or the processor:
-nothing is reassociated, and images are scaled by a power of two, hence exactly.
+nothing is reassociated. The transform is scaled by a power of two, hence exactly.
 """
 
 import math
@@ -23,7 +23,7 @@ _Array = npt.NDArray[Any]
 _DOUBLINGS = 7  # of an 8-bit pixel that 16 bits hold
 
 
-def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequence[str]) -> Tensor:
+def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequence[str], white: float = 1) -> Tensor:
     """Encode ``[B, C, *S]`` on the CPU, as `DeepFixCXCodec` with wavelet db1 does.
 
     Args:
@@ -31,6 +31,7 @@ def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequ
         levels: J.
         grid: patches along each axis.
         features: in the code's order.
+        white: what the images are divided by.
 
     Returns:
         ``[B, C, D]``, float64 for float64 images, else float32.
@@ -43,7 +44,7 @@ def encode_haar(images: Tensor, levels: int, grid: Sequence[int], features: Sequ
     values = images.detach() if images.requires_grad else images
     volumes = values.contiguous().numpy().reshape(-1, *plan.volume)
     codes = plan.allocate((len(volumes), *plan.code), plan.dtype)
-    in_parts(plan.encode, len(volumes) * plan.rows, plan.nanoseconds, volumes, *plan.settings, codes)
+    in_parts(plan.encode, len(volumes) * plan.rows, plan.nanoseconds, volumes, *plan.settings, float(white), codes)
     if len(features) > 1:
         codes = np.ascontiguousarray(np.moveaxis(codes, 1, -1))
     return torch.from_numpy(codes.reshape(batch, channels, -1))

@@ -36,6 +36,7 @@ def encode_volumes(
     features: _Array,
     bands: _Array,
     like: _Array,
+    white: float,
     codes: _Array,
 ) -> None:
     """Fill ``codes [N, F, K, P_d, P_h, P_w]``, where there is anything but zeros, from ``volumes [N, D, H, W]``.
@@ -51,6 +52,7 @@ def encode_volumes(
         bands: ``[K]``, the subband at each place of a transformed row of blocks and, as both ways are the same, the
             place of each subband.
         like: an array of the type in which the first levels are computed.
+        white: what the pixels are divided by.
         codes: float32 or float64.
     """
     grid = codes.shape[3:]
@@ -86,7 +88,7 @@ def encode_volumes(
     totals = aligned_rows(2, len(bands) * reach // 2, codes)
     keeps = patch[0] * patch[1] if np.any(features == MEDIAN) else 0
     kept = np.empty((keeps, len(bands), reach), dtype=codes.dtype)
-    scale, one = codes.dtype.type(0.5 ** (levels + deep / 2)), codes.dtype.type(1)
+    scale, one = codes.dtype.type(0.5 ** (levels + deep / 2) / white), codes.dtype.type(1)
     share = 0 if deep else -(-2 * volumes.shape[3] // levels)
     flat_codes, plane = codes.reshape(-1), grid[0] * grid[1] * grid[2]
     for job in range(start, stop):

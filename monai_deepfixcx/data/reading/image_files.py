@@ -8,8 +8,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from monai_deepfixcx.data.reading.stored_image import (
     StoredImage,
     UnreadableImage,
     check_options,
+    only_to_divide,
     scale_image,
 )
 
@@ -50,8 +52,10 @@ _OTHERS = {
 class Radiograph:
     """An image in one polarity (more X-ray absorption is brighter) and on one scale, without its header."""
 
-    pixels: NDArray[np.float32] = field(repr=False)
-    """``[C, rows, columns]``, ``[C, rows, columns, frames]`` or, from a NIfTI volume, ``[C, X, Y, Z]``."""
+    values: NDArray[Any] = field(repr=False)
+    """What, divided by `white`, is `pixels`: uint8 or uint16 where that is all there is to do, else float32."""
+    white: float
+    """The value that is 1 on the scale."""
     affine: NDArray[np.float64]
     """``[4, 4]``: array index (the axes after C, then 0 if there are two) to RAS millimetres."""
     source_bytes: int
@@ -64,6 +68,13 @@ class Radiograph:
     """The rule that was used; never "auto"."""
     scaling: tuple[float, float] | None
     """The values, after the modality LUT, that became 0 and 1; None for "none"."""
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        """``[C, rows, columns]``, ``[C, rows, columns, frames]`` or, from a NIfTI volume, ``[C, X, Y, Z]``."""
+        if self.values.dtype == np.float32:
+            return self.values
+        return np.divide(self.values, np.float32(self.white), dtype=np.float32)
 
 
 def read_image(path: PathLike, *, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
@@ -249,8 +260,10 @@ def _decode(data: bytes, file_format: Format) -> StoredImage:
 def _radiograph(image: StoredImage, size: int, color: Color, scale: Scale) -> Radiograph:
     if image.warning:
         warnings.warn(image.warning, UserWarning, stacklevel=_first_level_outside())
+    if image.ends is not None and only_to_divide(image, color, scale):
+        return Radiograph(image.values, image.ends[1], image.affine, size, image.modality, False, "range", image.ends)
     pixels, rule, scaling = scale_image(image, color, scale)
-    return Radiograph(pixels, image.affine, size, image.modality, image.inverted, rule, scaling)
+    return Radiograph(pixels, 1, image.affine, size, image.modality, image.inverted, rule, scaling)
 
 
 def _first_level_outside() -> int:

@@ -37,6 +37,9 @@ def read_picture(data: bytes) -> StoredImage:
         UnreadableImage: If the file is damaged, cut off, or a decompression bomb.
     """
     try:
+        grey = _grey_jpeg(data)
+        if grey is not None:
+            return _picture(grey, 8)
         with _quiet_pillow():
             return _read_picture(data)
     except UnreadableImage:
@@ -99,6 +102,24 @@ def _read_picture(data: bytes) -> StoredImage:
     return _picture(_oriented(pixels, orientation), 16 if pixels.dtype == np.uint16 else 8)
 
 
+def _grey_jpeg(data: bytes) -> NDArray[np.uint8] | None:
+    """``[rows, columns]`` of a whole grey JPEG that is not to be turned, a quarter faster than by Pillow; else None."""
+    import simplejpeg
+
+    if not data.startswith(b"\xff\xd8") or b"Exif" in data or b"Orientation" in data:  # EXIF's, or XMP's
+        return None
+    try:
+        rows, columns, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours != "Gray":
+            return None
+        _refuse_bomb(rows * columns)
+        return simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
+    except ValueError as error:  # damaged: Pillow decides whether it can still be read
+        if isinstance(error, UnreadableImage):
+            raise
+        return None
+
+
 def _refuse_bomb(pixels: int) -> None:
     from PIL import Image
 
@@ -115,8 +136,10 @@ def _picture(pixels: NDArray[Any], bits: int, *, inverted: bool = False) -> Stor
     values = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     kind = pixels.dtype.kind
     low = -(2.0 ** (bits - 1)) if kind == "i" else 0.0
+    if values.dtype not in (np.uint8, np.uint16):
+        values = values.astype(np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64)
     return StoredImage(
-        values=values.astype(np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64),
+        values=np.require(values, requirements=["C", "W"]),
         affine=np.eye(4),
         ends=None if kind == "f" else (low, low + 2.0**bits - 1),
         full_range=kind != "f" and bits <= 16,

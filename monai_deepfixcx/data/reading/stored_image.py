@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,9 @@ class Window(NamedTuple):
 class StoredImage:
     """A decoded image before polarity, colour and scale are settled."""
 
-    values: Floats = field(repr=False)
-    """``[C, *spatial]``, C is 1 or 3 (RGB), after the modality LUT and before any inversion."""
+    values: NDArray[Any] = field(repr=False)
+    """``[C, *spatial]``, C is 1 or 3 (RGB), after the modality LUT and before any inversion; floating, uint8 or
+    uint16."""
     affine: NDArray[np.float64]
     """``[4, 4]``: array index to RAS millimetres."""
     ends: tuple[float, float] | None
@@ -67,6 +68,15 @@ def check_options(color: str, scale: str) -> None:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
 
 
+def only_to_divide(image: StoredImage, color: Color, scale: Scale) -> bool:
+    """Whether `scale_image` would do nothing with these integers but divide them by the greatest of their type."""
+    if image.values.dtype.kind == "f" or image.ends is None or image.ends[0] != 0:
+        return False
+    by_range = scale == "range" or (scale == "auto" and image.full_range)
+    as_it_is = not image.inverted and image.padding is None and (color == "keep" or len(image.values) == 1)
+    return by_range and as_it_is
+
+
 def scale_image(
     image: StoredImage, color: Color, scale: Scale
 ) -> tuple[NDArray[np.float32], Scale, tuple[float, float] | None]:
@@ -83,7 +93,9 @@ def scale_image(
     Raises:
         UnreadableImage: If the rule needs what the file does not have.
     """
-    values = _grey(image.values) if color == "grey" else image.values
+    values: Floats = image.values if image.values.dtype.kind == "f" else image.values.astype(np.float32)
+    if color == "grey":
+        values = _grey(values)
     rule: Scale = scale
     if scale == "auto":
         rule = "range" if image.full_range else "minmax"

@@ -45,6 +45,42 @@ def test_content_and_not_the_name_decides(tmp_path: Path, kind: str, name: str) 
     assert recognize(tmp_path / name) == {"PNG": "picture", "JPEG": "picture", "TIFF": "tiff"}.get(kind, kind)
 
 
+@pytest.mark.parametrize(
+    ("kind", "how", "white"),
+    [
+        ("PNG", {}, 255),
+        ("TIFF", {}, 255),
+        ("JPEG", {"scale": "range"}, 255),
+        ("PNG", {"scale": "minmax"}, 1),
+        ("PNG", {"scale": "none"}, 1),
+        ("nifti", {"scale": "range"}, 1),
+        ("dicom", {}, 1),
+    ],
+)
+def test_values_are_left_as_stored_where_they_need_only_be_divided(
+    tmp_path: Path, kind: str, how: dict[str, Any], white: float
+) -> None:
+    save_as(kind, tmp_path / "a")
+    image = read_image(tmp_path / "a", **how)
+    assert image.white == white
+    assert image.values.dtype == (np.uint8 if white == 255 else np.float32)
+    assert image.pixels.dtype == np.float32
+    np.testing.assert_array_equal(image.pixels, image.values.astype(np.float32) / np.float32(white))
+    assert image.pixels is image.pixels  # divided once
+
+
+def test_sixteen_bits_and_colour_are_left_as_stored_too(tmp_path: Path) -> None:
+    deep = (GREY.astype(np.uint16) << 8) + 3
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    image = read_image(tmp_path / "deep.png")
+    assert image.white == 65535
+    assert image.values.dtype == np.uint16
+    np.testing.assert_array_equal(image.values[0], deep)
+    Image.fromarray(np.stack([GREY, GREY, GREY], axis=-1)).save(tmp_path / "colour.png")
+    assert read_image(tmp_path / "colour.png").white == 1  # grey is a sum of three
+    assert read_image(tmp_path / "colour.png", color="keep").white == 255
+
+
 def test_the_same_picture_is_the_same_pixels_in_every_lossless_format(tmp_path: Path) -> None:
     kinds = ("dicom", "nifti", "PNG", "TIFF")
     for kind in kinds:

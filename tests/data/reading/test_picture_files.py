@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from monai_deepfixcx.data.reading import UnreadableImage, read_image
+from monai_deepfixcx.data.reading import UnreadableImage, picture_files, read_image
 from monai_deepfixcx.data.reading.picture_files import read_picture, read_tiff
 from tests.data.reading.dicom_files import random_words
 
@@ -99,15 +99,16 @@ def test_png_palettes_are_looked_up(rgb: NDArray[np.uint8], transparent: dict[st
     np.testing.assert_array_equal(image.values, first(np.asarray(picture.convert("RGB"))))
 
 
-@given(cut=st.integers(30, 20_000), mode=st.sampled_from(["L", "RGB", "I;16", "JPEG"]))
-@settings(max_examples=80, deadline=None)
+@given(cut=st.integers(30, 20_000), mode=st.sampled_from(["L", "RGB", "I;16", "JPEG", "grey JPEG"]))
+@settings(max_examples=100, deadline=None)
 def test_a_picture_cut_off_anywhere_is_whole_or_refused(cut: int, mode: str) -> None:
     smooth = np.add.outer(np.arange(120), np.arange(90)).astype(np.uint16) * 200
     if mode == "I;16":
         whole = saved(Image.fromarray(smooth), "PNG")
     else:
         picture = Image.fromarray((smooth >> 8).astype(np.uint8))
-        whole = saved(picture if mode == "L" else picture.convert("RGB"), "JPEG" if mode == "JPEG" else "PNG")
+        grey = mode in ("L", "grey JPEG")
+        whole = saved(picture if grey else picture.convert("RGB"), "JPEG" if mode.endswith("JPEG") else "PNG")
     try:
         values = read_picture(whole[: cut % len(whole)]).values
     except UnreadableImage as error:
@@ -135,6 +136,8 @@ def test_a_decompression_bomb_is_named(monkeypatch: pytest.MonkeyPatch, grey: ND
     with pytest.raises(UnreadableImage, match=words):
         read_picture(saved(Image.fromarray(grey), "PNG"))
     with pytest.raises(UnreadableImage, match=words):
+        read_picture(saved(Image.fromarray(grey), "JPEG"))
+    with pytest.raises(UnreadableImage, match=words):
         read_tiff(tiff(grey))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # here Pillow itself refuses
     with pytest.raises(UnreadableImage, match="DecompressionBombError"):
@@ -161,6 +164,49 @@ def test_exif_orientation_is_applied(orientation: int, kind: str, grey: NDArray[
     data = saved(Image.fromarray(grey), kind, exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(read_picture(data).values[0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"quality": 3}, {"restart_marker_rows": 1}])
+def test_a_grey_jpeg_needs_no_pillow(
+    how: dict[str, Any], monkeypatch: pytest.MonkeyPatch, grey: NDArray[np.uint8]
+) -> None:
+    data = saved(Image.fromarray(grey), "JPEG", **how)
+    expected = np.asarray(Image.open(io.BytesIO(data)))
+    monkeypatch.setattr(Image, "open", None)
+    image = read_picture(data)
+    assert image.values.dtype == np.uint8
+    assert image.ends == (0.0, 255.0)
+    np.testing.assert_array_equal(image.values[0], expected)
+    image.values[0, 0, 0] = 1  # is ours to write to, as torch demands
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_grey_jpeg_is_what_pillow_says_it_is(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = bytearray(saved(Image.fromarray(random_words(seed, (19, 27), np.uint8)), "JPEG"))
+    for at in rng.integers(2, len(data), rng.integers(1, 4)):
+        data[at] = rng.integers(256)
+
+    def outcome() -> NDArray[Any] | str:
+        try:
+            return read_picture(bytes(data)).values
+        except UnreadableImage as error:
+            return str(error)
+
+    ours = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture_files, "_grey_jpeg", lambda data: None)
+        theirs = outcome()
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_orientation_in_xmp_is_applied_to_a_grey_jpeg(grey: NDArray[np.uint8]) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description'
+    xmp += b' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/></r:RDF></x:xmpmeta>'
+    data = saved(Image.fromarray(grey), "JPEG", xmp=xmp)
+    expected = np.asarray(Image.open(io.BytesIO(data)))[::-1, ::-1]
+    np.testing.assert_array_equal(read_picture(data).values[0], expected)
 
 
 # TIFF
