@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from benchmarks import common
 from monai_deepfixcx.codecs import DeepFixCXCodec
 from monai_deepfixcx.data import PhantomRadiographs
 from monai_deepfixcx.data.code_store import CodeStore, Row
+from monai_deepfixcx.data.reading import Radiograph
 from monai_deepfixcx.pipeline.encode import encode_pixels, read_quietly
 from monai_deepfixcx.pipeline.privatize import SHARD_FILES, plan
 from monai_deepfixcx.pipeline.workspace import Entry, Workspace, shard_name
@@ -56,17 +56,17 @@ def measure_images(folder: Path, count: int, side: int, repeats: int) -> dict[st
     films = write_films(folder / "films", count, side)
     workspace = Workspace.open(folder / "films", folder / "out")
     store = CodeStore.open(workspace.output, codec)
-    pixels = {name: [torch.from_numpy(read_quietly(path).pixels) for path in paths] for name, paths in films.items()}
-    codes = torch.stack([encode_pixels(image, codec)[0] for image in pixels["PNG"]])
+    images = {name: [read_quietly(path) for path in paths] for name, paths in films.items()}
+    codes = torch.stack([encode_pixels(torch.from_numpy(image.pixels), codec)[0] for image in images["PNG"]])
     entries = [Entry(f"{i:032x}", f"folder-{i // 100}/image-{i}.dcm", "", 10**5, side**2, 6400) for i in range(count)]
 
     def read(paths: Sequence[Path]) -> None:
         for path in paths:
             read_quietly(path)
 
-    def encode(images: Sequence[Tensor]) -> None:
+    def encode(images: Sequence[Radiograph]) -> None:
         for image in images:
-            encode_pixels(image, codec)
+            encode_pixels(torch.from_numpy(image.values), codec, white=image.white)
 
     def write() -> None:
         for first in range(0, count, SHARD_FILES):
@@ -77,7 +77,7 @@ def measure_images(folder: Path, count: int, side: int, repeats: int) -> dict[st
             store.append(name, codes[first : first + SHARD_FILES], rows)
 
     tasks: dict[str, Callable[[], object]] = {f"read {name}": partial(read, paths) for name, paths in films.items()}
-    tasks |= {f"encode {name}": partial(encode, images) for name, images in pixels.items()}
+    tasks |= {f"encode {name}": partial(encode, each) for name, each in images.items()}
     seconds = common.in_turn(tasks | {"write": write}, repeats)
     ledger = sum(path.stat().st_size for path in (workspace.private / "ledger").iterdir())
     return {

@@ -182,8 +182,8 @@ def encode_pixels(
             f"a {pixels.ndim - 1}-D image ({spatial}), and this run encodes {codec.spatial_dims}-D ones: run again "
             f"with --spatial-dims {pixels.ndim - 1} into another folder"
         )
-    values = pixels.numpy()  # torch has no uint16 here
-    least, greatest = float(values.min()), float(values.max())  # NaN if there is one
+    comparable = pixels.float() if pixels.dtype == torch.uint16 else pixels  # as torch has it
+    least, greatest = map(float, comparable.aminmax())  # NaN if there is one
     if not (math.isfinite(least) and math.isfinite(greatest)):
         raise ValueError("has NaN or infinite pixels")
     if least == greatest:

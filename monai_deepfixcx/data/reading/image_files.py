@@ -134,9 +134,10 @@ def read_image(path: PathLike, *, color: Color = "grey", scale: Scale = "auto") 
     """
     check_options(color, scale)
     path = Path(path)
-    if path.is_dir():
+    status = _status(path)
+    if stat.S_ISDIR(status.st_mode):
         return read_series(_dicom_files(path), color=color, scale=scale)
-    data, file_format = _load(path)
+    data, file_format = _load(path, status)
     return _radiograph(_decode(data, file_format), len(data), color, scale)
 
 
@@ -163,7 +164,7 @@ def read_series(paths: Sequence[PathLike], *, color: Color = "grey", scale: Scal
 
     slices, size = [], 0
     for path in paths:
-        data, file_format = _load(Path(path))
+        data, file_format = _load(Path(path), _status(Path(path)))
         if file_format != "dicom":
             raise UnreadableImage("not a series: several files make one image only if all of them are DICOM")
         slices.append(read_dicom(data))
@@ -195,9 +196,15 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _load(path: Path) -> tuple[bytes, Format]:
+def _status(path: Path) -> os.stat_result:
     try:
-        status = path.stat()
+        return path.stat()
+    except OSError as error:
+        raise _unopened(error) from None
+
+
+def _load(path: Path, status: os.stat_result) -> tuple[bytes, Format]:
+    try:
         if not stat.S_ISREG(status.st_mode) or status.st_size > _SMALL:
             recognize(path)  # before reading what may be gigabytes of something else
         data = path.read_bytes()
