@@ -26,7 +26,19 @@ _DICOM_FILES = {
     "DICOM JPEG-LS": ("MR_small_jpeg_ls_lossless.dcm", True),
     "DICOM JPEG 2000": ("MR_small_jp2klossless.dcm", True),
 }
-_PACKAGES = ("torch", "monai", "numpy", "pydicom", "itk-io", "nibabel", "pillow", "tifffile", "PyWavelets", "numba")
+_PACKAGES = (
+    "torch",
+    "monai",
+    "numpy",
+    "pydicom",
+    "itk-io",
+    "nibabel",
+    "pillow",
+    "simplejpeg",
+    "tifffile",
+    "PyWavelets",
+    "numba",
+)
 _EXTRAS = {
     "opacus": ("differentially private training", "dp"),
     "distributed": ("runs on a Dask cluster", "scale"),

@@ -115,7 +115,7 @@ def encode_shard(
 def _read(shard: Shard, folder: Path, settings: Settings) -> Iterator[list[tuple[str, str, Radiograph | Exception]]]:
     """Pseudonym, path, and image or why there is none, of small images several at a time.
 
-    A processor that does one thing a few times has its code and tables at hand: a fifth less time a film.
+    A processor that does one thing a few times in a row has its code and tables at hand.
     """
     images: list[tuple[str, str, Radiograph | Exception]] = []
     size = 0

@@ -179,8 +179,8 @@ def test_the_other_bundles_heads_can_be_trained_privately(codec: dict[str, Any],
     network = dp_head(codec, (64, 64), out_channels=2, inputs="codes", **options)
     assert not [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert [module for module in network.modules() if isinstance(module, nn.GroupNorm)]
-    network.eval()
-    codes = torch.rand(6, 1, network.codec.code_length((64, 64)))
+    network.double().eval()
+    codes = torch.rand(6, 1, network.codec.code_length((64, 64)), dtype=torch.float64)
     alone = torch.cat([network(code[None]) for code in codes])
     torch.testing.assert_close(network(codes), alone)  # mixes no two samples
 

@@ -103,7 +103,7 @@ def _read_picture(data: bytes) -> StoredImage:
 
 
 def _grey_jpeg(data: bytes) -> NDArray[np.uint8] | None:
-    """``[rows, columns]`` of a whole grey JPEG that is not to be turned, a quarter faster than by Pillow; else None."""
+    """``[rows, columns]`` of a whole grey JPEG that is not to be turned, faster than by Pillow; else None."""
     import simplejpeg
 
     if not data.startswith(b"\xff\xd8") or b"Exif" in data or b"Orientation" in data:  # EXIF's, or XMP's
