@@ -90,7 +90,7 @@ def encode_volumes(
                             _put(framed, patch[1], features[f], totals, bands[band, c], codes[n, :, p, :, q, f])
 
 
-@jit
+@borrow
 def _frame(flat: _Array, before: int, width: int, framed: _Array) -> None:
     """Put rows of `width` into wider ones, whose other places are zero already."""
     for k in range(len(framed)):
@@ -118,7 +118,7 @@ def _strips(work: _Array, rows: int, columns: int) -> _Array:
     return work.reshape(-1)[: 2 * rows * strip].reshape(2, rows, strip)
 
 
-@jit
+@borrow
 def _load(source: _Array, left: int, right: int, strip: _Array) -> None:
     for y in range(len(source)):
         row, values = strip[y], source[y][left:right]
@@ -169,7 +169,7 @@ def _split(work: _Array, size: int, levels: int, taps: _Array) -> _Array:
     return work[source]
 
 
-@jit
+@borrow
 def _filter(signal: _Array, taps: _Array, low: _Array, high: _Array) -> None:
     """Correlate with both filters at every other row, zeros beyond the ends."""
     size, length = len(signal), taps.shape[1]
@@ -196,7 +196,7 @@ def _filter(signal: _Array, taps: _Array, low: _Array, high: _Array) -> None:
             _add_one(signal[top + k], taps[:, k], low_row, high_row)
 
 
-@jit
+@borrow
 def _set_four(
     first: _Array, second: _Array, third: _Array, fourth: _Array, taps: _Array, low: _Array, high: _Array
 ) -> None:
@@ -207,7 +207,7 @@ def _set_four(
         high[x] = e * first[x] + f * second[x] + g * third[x] + h * fourth[x]
 
 
-@jit
+@borrow
 def _add_four(
     first: _Array, second: _Array, third: _Array, fourth: _Array, taps: _Array, low: _Array, high: _Array
 ) -> None:
@@ -218,7 +218,7 @@ def _add_four(
         high[x] += e * first[x] + f * second[x] + g * third[x] + h * fourth[x]
 
 
-@jit
+@borrow
 def _add_two(first: _Array, second: _Array, taps: _Array, low: _Array, high: _Array) -> None:
     a, b, c, d = taps[0, 0], taps[0, 1], taps[1, 0], taps[1, 1]
     for x in range(len(low)):
@@ -226,7 +226,7 @@ def _add_two(first: _Array, second: _Array, taps: _Array, low: _Array, high: _Ar
         high[x] += c * first[x] + d * second[x]
 
 
-@jit
+@borrow
 def _add_one(row: _Array, taps: _Array, low: _Array, high: _Array) -> None:
     a, b = taps[0], taps[1]
     for x in range(len(low)):
@@ -234,7 +234,7 @@ def _add_one(row: _Array, taps: _Array, low: _Array, high: _Array) -> None:
         high[x] += b * row[x]
 
 
-@jit
+@borrow
 def _pool(
     final: _Array, width: int, patch: int, before: int, feature: int, pooled: _Array, left: int, right: int
 ) -> None:
