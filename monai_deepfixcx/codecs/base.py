@@ -60,6 +60,7 @@ class Codec(nn.Module, abc.ABC):
         Raises:
             ValueError: the number of axes or the spatial shape does not suit the codec, or the images are complex.
 
+        >>> import torch
         >>> from monai_deepfixcx.codecs import DeepFixCXCodec
         >>> pixels = torch.tensor([[[[255, 255], [0, 0]]]], dtype=torch.uint8)
         >>> DeepFixCXCodec(levels=1, patch_size=1).encode(pixels, white=255)
