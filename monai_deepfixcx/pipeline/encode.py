@@ -87,9 +87,11 @@ def encode_shard(
     parts: dict[tuple[int, ...], ShardWriter] = {}
     with ExitStack() as unfinished:
         for identifier, source, image in chain.from_iterable(_read(shard, workspace.source, settings)):
+            if isinstance(image, str):
+                entries.append(Entry(identifier, source, reason=image))
+                progress(len(entries))
+                continue
             try:
-                if isinstance(image, Exception):
-                    raise image
                 values = torch.from_numpy(image.values)
                 code, spatial_shape = encode_pixels(values, store.codec, settings.size, image.white)
             except Exception as error:
@@ -112,23 +114,23 @@ def encode_shard(
     return entries
 
 
-def _read(shard: Shard, folder: Path, settings: Settings) -> Iterator[list[tuple[str, str, Radiograph | Exception]]]:
+def _read(shard: Shard, folder: Path, settings: Settings) -> Iterator[list[tuple[str, str, Radiograph | str]]]:
     """Pseudonym, path, and image or why there is none, of small images several at a time.
 
     A processor that does one thing a few times in a row has its code and tables at hand.
     """
-    images: list[tuple[str, str, Radiograph | Exception]] = []
+    images: list[tuple[str, str, Radiograph | str]] = []
     size = 0
     paths = [folder / source for source in shard.files.values()]
     for path, (identifier, source) in zip(_fetched_ahead(paths), shard.files.items(), strict=True):
         try:
             image = read_quietly(path, settings.color, settings.scale)
         except Exception as error:
-            images.append((identifier, source, error))
+            images.append((identifier, source, _reason(error)))  # not the error, which would keep the file's bytes
         else:
             images.append((identifier, source, image))
             size += image.values.nbytes
-        if size >= _TOGETHER:
+        if size >= _TOGETHER or len(images) == _AHEAD:
             yield images
             images, size = [], 0
     yield images

@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 import time
+import weakref
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from monai_deepfixcx.codecs import Codec, DeepFixCXCodec, IdentityCodec
 from monai_deepfixcx.data.code_store import CodeStore
+from monai_deepfixcx.data.reading import UnreadableImage
 from monai_deepfixcx.pipeline import encode as encoding
 from monai_deepfixcx.pipeline.encode import Shard, encode_pixels, encode_shard
 from monai_deepfixcx.pipeline.engines.base import Task, Tell, Work, encode_task, run_shards
@@ -73,6 +76,23 @@ def test_a_shard_holds_the_memory_of_one_image(tmp_path: Path) -> None:
     assert len(CodeStore(workspace.output)) == len(used) == 48
     assert sum(path.stat().st_size for path in workspace.output.rglob("*.safetensors")) > 48 * 4 * 1024**2
     assert used[-1] - used[7] < 40 * 1024**2  # not the 160 MiB of forty codes, or twice that
+
+
+def test_files_that_cannot_be_read_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        write_picture(tmp_path / "in" / f"{number}.png", number)
+    workspace = Workspace.open(tmp_path / "in", tmp_path / "out")
+    read: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def fail(path: Path, color: str, scale: str) -> None:
+        assert not [contents for contents in read if contents() is not None]
+        contents = np.zeros(10, dtype=np.uint8)
+        read.append(weakref.ref(contents))
+        raise UnreadableImage(f"damaged after {len(contents)} bytes")
+
+    monkeypatch.setattr(encoding, "read_quietly", fail)
+    entries = encode_shard(Shard(workspace.find_inputs()), workspace, settings_for(CODEC))
+    assert [entry.reason for entry in entries] == ["damaged after 10 bytes"] * 5
 
 
 def test_a_shard_whose_writing_is_refused_leaves_nothing(tmp_path: Path) -> None:
