@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba.core import types
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -40,9 +42,36 @@ def _compile(function: Function, **options: Any) -> Function:
     except RuntimeError:  # a read-only installation, and no home directory
         compiled = numba.njit(nogil=True, **options)(function)
     else:
+        cache = compiled._cache
         # Numba looks at one file, and would run what it made of the others before they changed.
-        compiled._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+        stamp = _stamp(Path(function.__code__.co_filename).parent)
+        cache._cache_file = _FilePerType(cache.cache_path, cache._impl.filename_base, stamp)
     return cast(Function, compiled)
+
+
+class _FilePerType(IndexDataCacheFile):  # type: ignore[misc]
+    """Machine code on disk, in a file for each type of arguments and processor that says what it is of.
+
+    Numba keeps an index of numbered files instead. Two processes that add to it at once give both their files one
+    number, and from then on what was compiled for one type runs on arrays of another.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        with suppress(OSError):  # a full disk: the next process compiles it again
+            self._save_data(self._name(key), ((self._version, self._source_stamp, key), data))
+
+    def load(self, key: Any) -> Any:
+        """What was saved for this key from these sources, or None."""
+        try:
+            kept_for, data = self._load_data(self._name(key))
+        except Exception:  # not there, or damaged in whatever way
+            return None
+        return data if kept_for == (self._version, self._source_stamp, key) else None
+
+    def _name(self, key: Any) -> str:
+        types_and_processor = repr(key[:2])  # not the function's text: what it was before is replaced
+        digest = hashlib.sha256(types_and_processor.encode()).hexdigest()[:16]
+        return str(self._data_name_pattern).format(number=int(digest, 16))
 
 
 @lru_cache(maxsize=8)
