@@ -45,11 +45,11 @@ def _compile(function: Function, **options: Any) -> Function:
         cache = compiled._cache
         # Numba looks at one file, and would run what it made of the others before they changed.
         stamp = _stamp(Path(function.__code__.co_filename).parent)
-        cache._cache_file = _FilePerType(cache.cache_path, cache._impl.filename_base, stamp)
+        cache._cache_file = _FilePerType(cache.cache_path, cache._impl.filename_base, stamp)  # type: ignore[no-untyped-call]
     return cast(Function, compiled)
 
 
-class _FilePerType(IndexDataCacheFile):  # type: ignore[misc]
+class _FilePerType(IndexDataCacheFile):
     """Machine code on disk, in a file for each type of arguments and processor that says what it is of.
 
     Numba keeps an index of numbered files instead. Two processes that add to it at once give both their files one
@@ -58,12 +58,12 @@ class _FilePerType(IndexDataCacheFile):  # type: ignore[misc]
 
     def save(self, key: Any, data: Any) -> None:
         with suppress(OSError):  # a full disk: the next process compiles it again
-            self._save_data(self._name(key), ((self._version, self._source_stamp, key), data))
+            self._save_data(self._name(key), ((self._version, self._source_stamp, key), data))  # type: ignore[no-untyped-call]
 
     def load(self, key: Any) -> Any:
         """What was saved for this key from these sources, or None."""
         try:
-            kept_for, data = self._load_data(self._name(key))
+            kept_for, data = self._load_data(self._name(key))  # type: ignore[no-untyped-call]
         except Exception:  # not there, or damaged in whatever way
             return None
         return data if kept_for == (self._version, self._source_stamp, key) else None
