@@ -3,8 +3,8 @@
     python -m benchmarks.end_to_end
 
 Synthetic films of 320 x 320 as uncompressed DICOM, PNG and JPEG: a few hundred distinct ones, each copied to several
-files of its own. `privatize()` with its worker processes - everything that `deepfixcx privatize` does, from finding the
-files to the last fsync - against a loop that only reads and decodes the same files with pydicom or Pillow, and against
+files of its own. `privatize()` with its workers, everything that `deepfixcx privatize` does, from finding the
+files to the last fsync, against a loop that only reads and decodes the same files with pydicom or Pillow, and against
 `read_image` alone, each in as many processes, in turn. All processes have started and warmed up before, so that these
 figures are the steady state of a long run; the whole command, start-up included, is timed beside them. Files are in the
 page cache: a disk or network slower than the decoder makes everything slower.
@@ -39,7 +39,7 @@ from benchmarks.processes import SAMPLE_SECONDS, Neighbours, peak_memory
 from benchmarks.scaling import write_films
 from monai_deepfixcx.codecs import DeepFixCXCodec
 from monai_deepfixcx.data.reading import read_image
-from monai_deepfixcx.pipeline.engines.local import Processes
+from monai_deepfixcx.pipeline.engines.cluster import LocalDask
 from monai_deepfixcx.pipeline.privatize import SHARD_FILES, privatize, settings_for
 from monai_deepfixcx.pipeline.workspace import Workspace
 
@@ -113,21 +113,22 @@ def _meet(work: Callable[[Sequence[Path]], None], paths: Sequence[Path]) -> None
     work(paths)
 
 
-class Kept(Processes):
-    """Worker processes that stay from one run to the next."""
+class Kept(LocalDask):
+    """Workers that stay from one run to the next."""
 
-    def __enter__(self) -> Kept:
-        if not self._idle:
-            super().__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._free()
+    def start(self) -> None:
+        """They are needed from now on."""
+        super().__enter__()
 
     def end(self) -> None:
         """They are no longer needed."""
-        for process in self._idle:
-            process.pool.shutdown()
+        super().__exit__()
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """A run has ended; there will be others."""
 
 
 def privatize_seconds(engine: Kept, source: Path, files: int) -> float:
@@ -153,6 +154,7 @@ def measure_speed(films: Mapping[str, list[Path]], folder: Path, files: int, rep
             for count in WORKERS
         }
         for engine in engines.values():
+            engine.start()
             stack.callback(engine.end)
         for loop in loops.values():
             stack.callback(loop.pool.shutdown)

@@ -60,6 +60,8 @@ def main() -> None:
         errors.print(f"[red]deepfixcx:[/] {safe(str(error))}", soft_wrap=True)
         status = error.status if isinstance(error, StopError) else FAILED if isinstance(error, OutputError) else USAGE
         sys.exit(status)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:  # Typer makes an exit of an interrupt
+            raise
         errors.print("stopped. What is finished is safe: run the same command again to go on.")
         sys.exit(INTERRUPTED)

@@ -51,13 +51,15 @@ def privatize(
         bool, typer.Option("--images", help="Write the privatized images, too (PNG, 3-D NIfTI).")
     ] = False,
     workers: Annotated[
-        int | None, engine_option(min=0, help="Processes; 0 works in this one. With --slurm, jobs. 1 by default.")
+        int | None,
+        engine_option(
+            min=0,
+            help="Processes, a Dask cluster on 127.0.0.1; 0 works in this one. With --slurm, jobs. 1 by default.",
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        engine_option(
-            metavar="ADDRESS", help="Encode on the workers of this Dask scheduler; local: on --workers of its own."
-        ),
+        engine_option(metavar="ADDRESS", help="Encode on the workers of this Dask scheduler, which runs already."),
     ] = None,
     slurm: Annotated[bool, engine_option("--slurm", help="Encode in SLURM jobs.")] = False,
     slurm_script: Annotated[

@@ -38,10 +38,11 @@ _PACKAGES = (
     "tifffile",
     "PyWavelets",
     "numba",
+    "distributed",
 )
 _EXTRAS = {
     "opacus": ("differentially private training", "dp"),
-    "distributed": ("runs on a Dask cluster", "scale"),
+    "dask_jobqueue": ("runs in SLURM jobs", "slurm"),
     "gdcm": ("a second DICOM decoder", "gdcm"),
 }
 

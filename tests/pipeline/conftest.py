@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import nibabel
 import numpy as np
 import pytest
@@ -110,7 +111,6 @@ STAND_IN = {
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with what stands in for SLURM: it runs each job script at once, on this machine."""
-    dask = pytest.importorskip("dask")
     pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
     folder = tmp_path / "slurm"
     folder.mkdir()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import distributed
 import pytest
 import torch
 
@@ -50,7 +51,6 @@ class Cluster:
         self._start("dask_worker", self.address, *options)
 
     def worker_ids(self) -> list[int]:
-        distributed = pytest.importorskip("distributed", reason="the extra scale is not installed")
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
             return list(client.run(os.getpid).values())
@@ -81,7 +81,6 @@ class Cluster:
 
 @contextmanager
 def cluster_in(folder: Path, workers: int = 1, package: Path = ROOT) -> Iterator[Cluster]:
-    pytest.importorskip("distributed", reason="the extra scale is not installed")
     cluster = Cluster(folder, package)
     try:
         for _ in range(workers):

@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
+import dask
 import pytest
 
 from monai_deepfixcx.pipeline.engines import cluster as dask_engines
 from tests.pipeline.conftest import Run as Command
 from tests.pipeline.engine_runs import SMALL, cluster_in
-
-pytest.importorskip("distributed", reason="the extra scale is not installed")
 
 
 @pytest.mark.parametrize(
@@ -17,7 +16,6 @@ pytest.importorskip("distributed", reason="the extra scale is not installed")
     [
         (("--scheduler", "tcp://127.0.0.1:1", "--slurm"), "--scheduler and --slurm are two engines"),
         (("--scheduler", "tcp://127.0.0.1:1", "--workers", 2), "--workers is for this machine or --slurm"),
-        (("--scheduler", "local", "--workers", 0), "--scheduler local needs at least one worker"),
         (("--slurm", "--workers", 0), "--slurm needs at least one job: --workers must be 1 or more, got 0"),
     ],
 )
@@ -30,28 +28,25 @@ def test_two_engines_at_once_are_a_usage_error(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("option", "module", "extra"),
-    [
-        (("--scheduler", "tcp://127.0.0.1:1"), "distributed", "scale"),
-        (("--slurm",), "dask_jobqueue", "slurm"),
-        (("--slurm",), "cryptography", "slurm"),
-        (("--scheduler local",), "cryptography", "slurm"),
-    ],
-)
 def test_a_missing_package_names_the_extra(
-    source: Path,
-    tmp_path: Path,
-    run: Command,
-    monkeypatch: pytest.MonkeyPatch,
-    option: tuple[str, ...],
-    module: str,
-    extra: str,
+    source: Path, tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    status, _, err = run("privatize", source, tmp_path / "out", *SMALL, *option[0].split(), *option[1:])
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    status, _, err = run("privatize", source, tmp_path / "out", *SMALL, "--slurm")
     assert (status, err.count("\n")) == (2, 1)
-    assert f'{option[0]} needs {module}, which is not installed: pip install "monai-deepfixcx[{extra}]"' in err
+    assert '--slurm needs dask_jobqueue, which is not installed: pip install "monai-deepfixcx[slurm]"' in err
+
+
+def test_workers_that_cannot_be_started_are_one_line(
+    source: Path, tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, as a worker finds it that has to write its certificate."""
+    (tmp_path / "file").touch()
+    with dask.config.set({"temporary-directory": str(tmp_path / "file")}):
+        status, _, err = run("privatize", source, tmp_path / "out", *SMALL, "--workers", 1)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "cannot start workers on this machine" in err
+    assert "--workers 0 works without" in err
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://x"])

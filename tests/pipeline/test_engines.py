@@ -1,4 +1,4 @@
-"""Shards on processes and on a real Dask scheduler with its workers, of which some are killed."""
+"""Shards on real Dask schedulers with their workers, of which some are killed."""
 
 import os
 import pickle
@@ -17,7 +17,7 @@ from monai_deepfixcx.pipeline.encode import Shard
 from monai_deepfixcx.pipeline.engines.base import Engine, Task, Tell, Work, encode_task, run_shards
 from monai_deepfixcx.pipeline.engines.choice import choose_engine
 from monai_deepfixcx.pipeline.engines.cluster import DaskScheduler
-from monai_deepfixcx.pipeline.engines.local import Processes, ThisProcess
+from monai_deepfixcx.pipeline.engines.local import ThisProcess
 from monai_deepfixcx.pipeline.run import Run
 from monai_deepfixcx.pipeline.workspace import OutputError, Workspace
 from tests.pipeline.conftest import write_picture
@@ -35,7 +35,7 @@ from tests.pipeline.engine_runs import (
     start_driver,
     wait_until,
 )
-from tests.pipeline.poison import crash_on_poison
+from tests.pipeline.work import crash_on_poison, encode_slowly
 
 
 def test_a_dask_cluster_makes_the_same_bytes_though_a_worker_is_killed(
@@ -64,7 +64,7 @@ def test_a_local_cluster_makes_the_same_bytes_though_a_worker_is_killed(
         listening.extend(address for process in (os.getpid(), *workers) for address in listening_at(process))
         os.kill(workers[0], signal.SIGKILL)
 
-    summary = encode_all(source, tmp_path / "out", choose_engine(tmp_path, 2, "local"), look_and_kill)
+    summary = encode_all(source, tmp_path / "out", choose_engine(tmp_path, workers=2), look_and_kill)
     assert summary.encoded == FILES
     assert contents(tmp_path / "out") == contents(reference)
     assert capfd.readouterr().err == ""
@@ -114,17 +114,7 @@ def test_a_killed_scheduler_ends_the_run_which_can_be_resumed(source: Path, refe
     check_nothing_lost_or_doubled(tmp_path / "out", reference)
 
 
-@pytest.mark.slow
-def test_processes_make_the_same_bytes_though_one_is_killed(source: Path, reference: Path, tmp_path: Path) -> None:
-    summary = encode_all(
-        source, tmp_path / "out", Processes(2), lambda: os.kill(children_of(os.getpid())[0], signal.SIGKILL)
-    )
-    assert summary.encoded == FILES
-    assert contents(tmp_path / "out") == contents(reference)
-
-
-@pytest.mark.slow
-def test_processes_end_with_a_killed_driver(source: Path, reference: Path, tmp_path: Path) -> None:
+def test_workers_end_with_a_killed_driver(source: Path, reference: Path, tmp_path: Path) -> None:
     driver = start_driver(source, tmp_path / "out", "--workers", "2")
     left = children_of(driver.pid)
     driver.kill()
@@ -133,6 +123,32 @@ def test_processes_end_with_a_killed_driver(source: Path, reference: Path, tmp_p
     wait_until(lambda: not any(map(command_of, left)))
     encode_all(source, tmp_path / "out", ThisProcess())
     check_nothing_lost_or_doubled(tmp_path / "out", reference)
+
+
+def test_an_interrupt_ends_the_workers_and_says_how_to_go_on(source: Path, reference: Path, tmp_path: Path) -> None:
+    driver = start_driver(source, tmp_path / "out", "--workers", "2")
+    workers = children_of(driver.pid)
+    for process in (driver.pid, *workers):  # as the terminal does
+        os.kill(process, signal.SIGINT)
+    _, err = driver.communicate()
+    assert driver.returncode == 130
+    assert err == "stopped. What is finished is safe: run the same command again to go on.\n"
+    assert workers
+    wait_until(lambda: not any(map(command_of, workers)))
+    encode_all(source, tmp_path / "out", ThisProcess())
+    check_nothing_lost_or_doubled(tmp_path / "out", reference)
+
+
+def test_a_dask_worker_tells_how_far_it_is(cluster: Cluster, source: Path, tmp_path: Path) -> None:
+    workspace, told = Workspace.open(source, tmp_path / "out"), list[int]()
+    CodeStore.open(workspace.output, CODEC)
+    shards = [Shard(dict(list(workspace.find_inputs().items())[:10]))]
+    with DaskScheduler(cluster.address) as engine:
+        run, how = Run.begin(workspace), pipeline.settings_for(CODEC)
+        list(run_shards(engine, shards, workspace, run, how, told.append, work=encode_slowly))
+    assert told[-1] == 10
+    assert told == sorted(told)
+    assert any(0 < count < 10 for count in told)
 
 
 def check_that_only_poison_is_lost(engine: Engine, folder: Path, shard_files: int) -> None:
@@ -158,7 +174,7 @@ def check_that_only_poison_is_lost(engine: Engine, folder: Path, shard_files: in
 
 
 def test_a_file_that_kills_its_process_costs_no_other(tmp_path: Path) -> None:
-    check_that_only_poison_is_lost(Processes(1), tmp_path, shard_files=1)
+    check_that_only_poison_is_lost(choose_engine(tmp_path), tmp_path, shard_files=1)
 
 
 @pytest.mark.slow

@@ -1,18 +1,26 @@
-"""Engines on Dask workers: of a cluster that runs already, of one on this machine, or started as SLURM jobs.
+"""Engines on Dask workers: of a cluster on this machine, of one that runs already, or started as SLURM jobs.
 
-The only module that knows Dask, which comes with the extras ``scale`` and ``slurm``.
+The only module that knows Dask.
 """
 
+import ctypes
 import importlib
 import logging
+import secrets
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import dask
+import distributed
 import torch
 
 from monai_deepfixcx.pipeline.engines.base import Task, Tell, Work
@@ -20,8 +28,10 @@ from monai_deepfixcx.pipeline.workspace import WorkspaceError
 
 ANSWER_SECONDS = 10
 WORKER_SECONDS = 60
+_TELL_SECONDS = 0.5  # between two words of a worker on how far it is
 # Even without its dashboard, Dask serves web pages about itself, by default to every network.
 _NO_WEB = "127.0.0.1:0"
+_ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 
 
 class DaskScheduler:
@@ -32,21 +42,24 @@ class DaskScheduler:
             certificates.
 
     Raises:
-        WorkspaceError: Dask is not installed; on entering: no scheduler answers, or it has no worker.
+        WorkspaceError: on entering: no scheduler answers, or it has no worker.
     """
 
     at_once = 2000
+    lost: type[BaseException] = distributed.KilledWorker
 
     def __init__(self, address: str) -> None:
-        self._distributed = need("distributed", "--scheduler", "scale")
-        self.lost: type[BaseException] = self._distributed.KilledWorker
         self._address = address
+        self._topic = f"deepfixcx-{secrets.token_hex(8)}"
+        self._under_way: dict[Future[None], tuple[str, Tell]] = {}
+        self._told: dict[str, int] = {}
 
     def __enter__(self) -> "DaskScheduler":
         with ExitStack() as stack:
             stack.enter_context(_quiet())
             client = self._connect(stack)
             stack.callback(client.close, timeout=ANSWER_SECONDS)
+            client.subscribe_topic(self._topic, self._hear)
             self._executor = client.get_executor(pure=False, retries=2)
             stack.callback(self._executor.shutdown, wait=False)
             self._to_end = stack.pop_all()
@@ -57,7 +70,7 @@ class DaskScheduler:
 
     def _connect(self, stack: ExitStack) -> Any:
         try:
-            client = self._distributed.Client(self._address, timeout=ANSWER_SECONDS, set_as_default=False)
+            client = distributed.Client(self._address, timeout=ANSWER_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise WorkspaceError(
                 f"no Dask scheduler answers at {self._address} ({type(error).__name__}): is the address right, as "
@@ -75,11 +88,23 @@ class DaskScheduler:
 
     def submit(self, work: Work, task: Task, tell: Tell) -> "Future[None]":
         """Send a task to the scheduler."""
-        future: Future[None] = self._executor.submit(_work_on_worker, work, task)
+        future: Future[None] = self._executor.submit(_work_on_worker, work, task, self._topic)
+        self._under_way[future] = task.shard, tell
         return future
 
     def poll(self) -> None:
-        """Workers tell nothing before a shard is done."""
+        """Pass on what workers have told of shards that are still under way."""
+        for future, (shard, tell) in list(self._under_way.items()):
+            count = self._told.pop(shard, None)
+            if future.done():
+                del self._under_way[future]
+            elif count is not None:
+                tell(count)
+
+    def _hear(self, event: tuple[float, tuple[str, int]]) -> None:
+        """Called by a thread of the client's."""
+        _, (shard, count) = event
+        self._told[shard] = count
 
 
 class LocalDask(DaskScheduler):
@@ -89,26 +114,39 @@ class LocalDask(DaskScheduler):
         workers: processes of one thread each, started again by Dask when one is killed.
 
     Raises:
-        WorkspaceError: Dask or cryptography is not installed.
+        WorkspaceError: on entering: they cannot be started.
     """
 
     def __init__(self, workers: int) -> None:
         super().__init__("127.0.0.1")
-        need("cryptography", "--scheduler local", "slurm")
         self._workers = workers
+        self.at_once = 2 * workers  # the next shard is there when one is done
 
     def _connect(self, stack: ExitStack) -> Any:
-        cluster = self._distributed.LocalCluster(
+        try:
+            with _without_interrupts(), dask.config.set({f"{_ENVIRONMENT}.MALLOC_TRIM_THRESHOLD_": None}):
+                cluster = self._start()  # its workers inherit both
+                stack.callback(cluster.close)
+        except (OSError, RuntimeError) as error:
+            raise WorkspaceError(
+                f"cannot start workers on this machine ({error}): is there room in the folder for temporary files? "
+                "--workers 0 works without."
+            ) from None
+        return distributed.Client(cluster, set_as_default=False)
+
+    def _start(self) -> Any:
+        return distributed.LocalCluster(
             n_workers=self._workers,
             threads_per_worker=1,
+            memory_limit=0,  # Dask would kill whoever has more than its part of the machine, also when alone
             host="127.0.0.1",
             dashboard_address=_NO_WEB,
             worker_dashboard_address=_NO_WEB,
-            security=self._distributed.Security.temporary(),  # whoever can speak to a scheduler can run code
+            security=distributed.Security.temporary(),  # whoever can speak to a scheduler can run code
             silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"allowed_failures": 0},  # `run_shards` tries again, and looks for the file that kills
+            config={"distributed.worker.profile.enabled": False},
         )
-        stack.callback(cluster.close)
-        return self._distributed.Client(cluster, set_as_default=False)
 
 
 class Slurm(DaskScheduler):
@@ -127,8 +165,7 @@ class Slurm(DaskScheduler):
 
     def __init__(self, jobs: int, private: Path) -> None:
         super().__init__("this process")
-        self._jobqueue = need("dask_jobqueue", "--slurm", "slurm")
-        need("cryptography", "--slurm", "slurm")
+        self._jobqueue = _need("dask_jobqueue", "--slurm", "slurm")
         self._jobs, self._private = jobs, private
 
     def _connect(self, stack: ExitStack) -> Any:
@@ -142,14 +179,14 @@ class Slurm(DaskScheduler):
         certificates = self._private / "tls"
         certificates.mkdir(mode=0o700, exist_ok=True)
         cluster = self._jobqueue.SLURMCluster(
-            security=self._distributed.Security.temporary(),
+            security=distributed.Security.temporary(),
             shared_temp_directory=str(certificates),
             scheduler_options={"dashboard": False, "dashboard_address": _NO_WEB},
             **self._job(),
         )
         stack.callback(cluster.close)
         cluster.scale(jobs=self._jobs)
-        return self._distributed.Client(cluster, set_as_default=False)
+        return distributed.Client(cluster, set_as_default=False)
 
     def job_script(self) -> str:
         """The script that would be submitted for each job, with the scheduler's address left open."""
@@ -171,10 +208,10 @@ class Slurm(DaskScheduler):
         }
 
     def _configured(self, key: str) -> Any:
-        return importlib.import_module("dask").config.get(f"jobqueue.slurm.{key}", None)
+        return dask.config.get(f"jobqueue.slurm.{key}", None)
 
 
-def need(module: str, option: str, extra: str) -> Any:
+def _need(module: str, option: str, extra: str) -> Any:
     """Import an optional package.
 
     Raises:
@@ -202,11 +239,49 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A terminal's Ctrl-C, which goes to every process, waits; for ever in threads and processes that are started."""
+    resource_tracker.ensure_running()  # starting it with the first process, Python would let interrupts through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 # A worker may have several threads; warnings, which may quote headers, can only be silenced for all of them at once.
 _one_at_a_time = threading.Lock()
 
 
-def _work_on_worker(work: Work, task: Task) -> None:
+def _work_on_worker(work: Work, task: Task, topic: str) -> None:
     with _one_at_a_time:
         torch.set_num_threads(1)
-        work(task, lambda count: None)
+        _keep_large_blocks()
+        work(task, _teller(topic, task.shard))
+
+
+def _teller(topic: str, shard: str) -> Tell:
+    """Sends the driver a word now and then on how many files of a shard are through."""
+    worker, told = distributed.get_worker(), time.monotonic()
+
+    def tell(count: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > _TELL_SECONDS:
+            told = time.monotonic()
+            worker.log_event(topic, [shard, count])
+
+    return tell
+
+
+@lru_cache(maxsize=1)
+def _keep_large_blocks() -> None:
+    """Have freed memory kept: glibc gives large blocks back, and each image would be paid for page by page.
+
+    Dask even tells it to. Large radiographs are read twice as fast.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    with suppress(AttributeError, OSError):  # another C library
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(mmap_threshold, 31 << 20)
+        allocator.mallopt(trim_threshold, 62 << 20)
