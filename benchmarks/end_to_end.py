@@ -343,7 +343,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = common.arguments(__doc__).parse_args(arguments)
-    distinct, files, side, repeats = (4, 300, 96, 1) if asked.quick else (300, 5000, 320, 5)
+    distinct, files, side, repeats = (4, 300, 96, 1) if asked.quick else (300, 10_000, 320, 5)
     counts = (300, 600) if asked.quick else (1000, 20_000)
     neighbours = Neighbours()
     with tempfile.TemporaryDirectory() as name:

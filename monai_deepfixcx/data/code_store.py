@@ -139,17 +139,19 @@ class CodeStore(Dataset[CodeItem]):
         """
         if codes.ndim != 3 or len(codes) != len(rows) or not rows:
             raise ValueError(f"codes must be [N, C, D] with N >= 1 rows; got {list(codes.shape)} and {len(rows)} rows.")
-        with self.begin_shard(name) as shard:
+        with self.begin_shard(name, len(rows)) as shard:
             for code, row in zip(codes, rows, strict=True):
                 shard.add(code, row)
             shard.commit()
         self.refresh()
 
-    def begin_shard(self, name: str) -> "ShardWriter":
+    def begin_shard(self, name: str, expected: int | None = None) -> "ShardWriter":
         """A shard to be written code by code, and whole or not at all; one of that name is replaced.
 
         Args:
             name: of the shard: letters, digits, ``_`` and ``-``.
+            expected: how many codes there will probably be. If so many come, they have been hashed on their way, and
+                the shard is not read again for that.
 
         Raises:
             ValueError: a bad name.
@@ -170,7 +172,7 @@ class CodeStore(Dataset[CodeItem]):
         """
         if not _SHARD_NAME.fullmatch(name):
             raise ValueError(f"name must be letters, digits, '_' and '-'; got {name!r}.")
-        return ShardWriter(self._shards, name, self.fingerprint)
+        return ShardWriter(self._shards, name, self.fingerprint, expected)
 
     def read(self, name: str) -> tuple[Tensor, list[Row]]:
         """All codes ``[N, C, D]`` and rows of one shard.
@@ -285,13 +287,14 @@ class ShardWriter:
     As a context manager it removes what was not committed. See `CodeStore.begin_shard`.
     """
 
-    def __init__(self, folder: Path, name: str, fingerprint: str) -> None:
-        self._path, self._fingerprint = folder / f"{name}.safetensors", fingerprint
+    def __init__(self, folder: Path, name: str, fingerprint: str, expected: int | None) -> None:
+        self._path, self._fingerprint, self._expected = folder / f"{name}.safetensors", fingerprint, expected
         self._temporary = _temporary(self._path)
         self._file = self._temporary.open("xb", buffering=_BUFFER_BYTES)
         self._file.seek(_HEAD_BYTES)
         self._rows: list[str] = []
         self._shape, self._dtype = torch.Size(), torch.float32
+        self._digest = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1)
         self._sync = self._thread.submit(os.fsync, self._file.fileno())
         self._unsynced = 0
@@ -321,7 +324,12 @@ class ShardWriter:
                 "codes must be floating point, [C, D], and of one shape and dtype in a shard; got "
                 f"{list(code.shape)} of {code.dtype} after {list(self._shape)} of {self._dtype}."
             )
-        self._unsynced += self._file.write(code.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        content = code.detach().cpu().contiguous().view(torch.uint8).numpy().data
+        if self._expected is not None:
+            if not self._rows:
+                self._digest.update(self._head(self._expected))
+            self._digest.update(content)
+        self._unsynced += self._file.write(content)
         if self._unsynced > _SYNCED_BYTES and self._sync.done():
             self._sync.result()
             self._sync = self._thread.submit(os.fsync, self._file.fileno())
@@ -337,28 +345,31 @@ class ShardWriter:
         """
         if not self._rows:
             raise ValueError("a shard must hold at least one code; none was added.")
-        shape, length = [len(self._rows), *self._shape], self._file.tell() - _HEAD_BYTES
-        codes = {"dtype": _DTYPES[self._dtype], "shape": shape, "data_offsets": [0, length]}
-        # safetensors: the length of the head as 8 bytes, then the head as JSON, which may end in spaces.
         self._file.seek(0)
-        self._file.write((_HEAD_BYTES - 8).to_bytes(8, "little"))
-        self._file.write(json.dumps({"codes": codes}).encode().ljust(_HEAD_BYTES - 8))
+        self._file.write(self._head(len(self._rows)))
         self._file.flush()
         self._sync.result()  # the system tells an error once
         os.fsync(self._file.fileno())
         self._file.close()
-        with self._temporary.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if len(self._rows) != self._expected:
+            with self._temporary.open("rb") as file:
+                self._digest = hashlib.file_digest(file, "sha256")
         self._temporary.replace(self._path)
         rows = "".join(f"{row}\n" for row in self._rows).encode()
         _write_durably(self._path.with_suffix(".jsonl"), rows)
         marker = {
             "rows": len(self._rows),
-            "sha256": {"safetensors": digest, "jsonl": hashlib.sha256(rows).hexdigest()},
+            "sha256": {"safetensors": self._digest.hexdigest(), "jsonl": hashlib.sha256(rows).hexdigest()},
             "fingerprint": self._fingerprint,
             "versions": _versions(),
         }
         _write_durably(self._path.with_suffix(".done.json"), json.dumps(marker, indent=2).encode())
+
+    def _head(self, count: int) -> bytes:
+        """safetensors': its length as 8 bytes, then JSON, which may end in spaces."""
+        length = count * self._shape.numel() * self._dtype.itemsize
+        codes = {"dtype": _DTYPES[self._dtype], "shape": [count, *self._shape], "data_offsets": [0, length]}
+        return (_HEAD_BYTES - 8).to_bytes(8, "little") + json.dumps({"codes": codes}).encode().ljust(_HEAD_BYTES - 8)
 
 
 def _temporary(path: Path) -> Path:

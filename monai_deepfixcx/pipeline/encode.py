@@ -5,11 +5,12 @@ import math
 import os
 import stat
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import chain
+from functools import cached_property, lru_cache, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from torch import Tensor
 
 from monai_deepfixcx.codecs import Codec, codec_from_config
 from monai_deepfixcx.data.code_store import CodeStore, ShardWriter
-from monai_deepfixcx.data.reading import Color, Radiograph, Scale, UnreadableImage, read_image
+from monai_deepfixcx.data.reading import SMALL, Color, Radiograph, Scale, UnreadableImage, read_contents, read_image
 from monai_deepfixcx.pipeline.workspace import Entry, Workspace, shard_name
 
 # How many files the system is asked to fetch ahead of the one being read, and how much of each at most.
 _AHEAD, _AHEAD_BYTES = 8, 2**24
+_NO_FILE = "not a file but a folder, a pipe or a device"
 _TOGETHER = 2**19  # bytes of small images that are read one after the other, then encoded while they are in fast memory
 
 
@@ -85,7 +87,7 @@ def encode_shard(
     entries: list[Entry] = []
     # Codes go to disk as they are made: a shard of images of whatever size holds one of them in memory.
     parts: dict[tuple[int, ...], ShardWriter] = {}
-    with ExitStack() as unfinished:
+    with _without_warnings(), ExitStack() as unfinished:
         for identifier, source, image in chain.from_iterable(_read(shard, workspace.source, settings)):
             if isinstance(image, str):
                 entries.append(Entry(identifier, source, reason=image))
@@ -101,7 +103,7 @@ def encode_shard(
                     _write_image(images / identifier, store.codec, code, spatial_shape, image.affine)
                 shape = tuple(code.shape)
                 if shape not in parts:
-                    part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}")
+                    part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}", len(shard.files))
                     parts[shape] = unfinished.enter_context(part)
                 parts[shape].add(code, {"id": identifier, "spatial_shape": list(spatial_shape)})
                 size, pixels = image.source_bytes, image.values.size
@@ -122,9 +124,9 @@ def _read(shard: Shard, folder: Path, settings: Settings) -> Iterator[list[tuple
     images: list[tuple[str, str, Radiograph | str]] = []
     size = 0
     paths = [folder / source for source in shard.files.values()]
-    for path, (identifier, source) in zip(_fetched_ahead(paths), shard.files.items(), strict=True):
+    for path, file, (identifier, source) in zip(paths, _opened_ahead(paths), shard.files.items(), strict=True):
         try:
-            image = read_quietly(path, settings.color, settings.scale)
+            image = _read_opened(path, file, settings.color, settings.scale)
         except Exception as error:
             images.append((identifier, source, _reason(error)))  # not the error, which would keep the file's bytes
         else:
@@ -136,34 +138,67 @@ def _read(shard: Shard, folder: Path, settings: Settings) -> Iterator[list[tuple
     yield images
 
 
-def _fetched_ahead(paths: Sequence[Path]) -> Iterator[Path]:
-    """The paths, while the system fetches the next few files from their disk or network."""
-    for number, path in enumerate(paths):
-        if number + _AHEAD < len(paths):
-            _fetch(paths[number + _AHEAD])
-        yield path
+def _opened_ahead(paths: Sequence[Path]) -> Iterator[int | OSError]:
+    """Each file's descriptor, or why there is none, while the system fetches the next few from disk or network."""
+    opened: deque[int | OSError] = deque()
+    to_open = iter(paths)
+    try:
+        for _ in paths:
+            opened.extend(map(_open_to_fetch, islice(to_open, _AHEAD + 1 - len(opened))))
+            yield opened[0]
+            _close(opened.popleft())
+    finally:
+        for file in opened:
+            _close(file)
 
 
-def _fetch(path: Path) -> None:
-    """Begin to read a file into the system's cache: 5 us if it is there, and no thread or memory of ours."""
-    if not hasattr(os, "posix_fadvise"):  # macOS
-        return
+def _open_to_fetch(path: Path) -> int | OSError:
+    """Begin to read a file into the system's cache, without a thread or memory of ours."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for ever
-    except OSError:
-        return  # reading it will say
-    with suppress(OSError):
+    except OSError as error:
+        return error
+    with suppress(OSError, AttributeError):  # a pipe; macOS
         os.posix_fadvise(file, 0, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-    os.close(file)
+    return file
+
+
+def _close(file: int | OSError) -> None:
+    if isinstance(file, int):
+        os.close(file)
+
+
+def _read_opened(path: Path, file: int | OSError, color: Color, scale: Scale) -> Radiograph:
+    if isinstance(file, OSError):
+        raise file
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImage(_NO_FILE)
+    if status.st_size > SMALL:
+        return read_image(path, color=color, scale=scale)
+    data = b"".join(iter(partial(os.read, file, SMALL), b""))
+    return read_contents(data, path.suffix, color=color, scale=scale)
 
 
 def read_quietly(path: Path, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
-    """`read_image` without warnings: a decoder's may quote the header, ours (on spacing) do not matter to a code."""
+    """`read_image` of a file, without warnings.
+
+    Raises:
+        UnreadableImage: it is no file, or no image.
+        OSError: it is not there.
+    """
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-        raise UnreadableImage("not a file but a folder, a pipe or a device")
+        raise UnreadableImage(_NO_FILE)
+    with _without_warnings():
+        return read_image(path, color=color, scale=scale)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """A decoder's may quote the header, ours (on spacing) do not matter to a code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read_image(path, color=color, scale=scale)
+        yield
 
 
 def encode_pixels(

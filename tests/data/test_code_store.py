@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 import resource
@@ -46,6 +47,22 @@ def test_the_same_codes_are_the_same_bytes(tmp_path: Path) -> None:
         CodeStore.open(tmp_path / folder, CODEC).append("s", codes, rows_of("x", "y"))
     for path in (tmp_path / "a").rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+@pytest.mark.parametrize("expected", [None, 2, 3, 4])
+def test_however_many_codes_were_expected_the_marker_has_the_hash_of_the_file(
+    tmp_path: Path, expected: int | None
+) -> None:
+    store = CodeStore.open(tmp_path, CODEC)
+    with store.begin_shard("s", expected) as shard:
+        for code, row in zip(CODEC.encode(torch.rand(3, 1, 32, 40)), rows_of(*"xyz"), strict=True):
+            shard.add(code, row)
+        shard.commit()
+    marker = json.loads((tmp_path / "shards" / "s.done.json").read_text())
+    content = (tmp_path / "shards" / "s.safetensors").read_bytes()
+    assert marker["sha256"]["safetensors"] == hashlib.sha256(content).hexdigest()
+    assert load(content)["codes"].shape == (3, 1, 144)
+    assert CodeStore(tmp_path).verify() == []
 
 
 def test_a_shard_without_its_marker_does_not_count(store: CodeStore) -> None:

@@ -84,13 +84,13 @@ def test_files_that_cannot_be_read_are_not_kept_in_memory(tmp_path: Path, monkey
     workspace = Workspace.open(tmp_path / "in", tmp_path / "out")
     read: list[weakref.ref[NDArray[np.uint8]]] = []
 
-    def fail(path: Path, color: str, scale: str) -> None:
+    def fail(data: bytes, suffix: str, *, color: str, scale: str) -> None:
         assert not [contents for contents in read if contents() is not None]
         contents = np.zeros(10, dtype=np.uint8)
         read.append(weakref.ref(contents))
         raise UnreadableImage(f"damaged after {len(contents)} bytes")
 
-    monkeypatch.setattr(encoding, "read_quietly", fail)
+    monkeypatch.setattr(encoding, "read_contents", fail)
     entries = encode_shard(Shard(workspace.find_inputs()), workspace, settings_for(CODEC))
     assert [entry.reason for entry in entries] == ["damaged after 10 bytes"] * 5
 
@@ -142,7 +142,8 @@ def test_the_system_fetches_files_ahead(tmp_path: Path) -> None:
     if is_cached(path):
         pytest.skip("this file system has no cache to leave")
     paths = [*(tmp_path / f"{number}" for number in range(encoding._AHEAD)), path]
-    assert next(encoding._fetched_ahead(paths)) == paths[0]
+    files = encoding._opened_ahead(paths)
+    assert isinstance(next(files), FileNotFoundError)
     for _ in range(200):
         if is_cached(path):
             return
@@ -155,7 +156,16 @@ def test_fetching_ahead_waits_for_nothing_and_minds_nothing(tmp_path: Path) -> N
     (tmp_path / "gone").symlink_to("nowhere")
     (tmp_path / "folder").mkdir()
     paths = [tmp_path / name for name in ("pipe", "gone", "folder", "none")] * 5
-    assert list(encoding._fetched_ahead(paths)) == paths
+    before = len(list(Path("/dev/fd").iterdir()))
+    found = []
+    for path, file in zip(paths, encoding._opened_ahead(paths), strict=True):
+        try:
+            encoding._read_opened(path, file, "grey", "auto")
+        except (UnreadableImage, OSError) as error:
+            found.append(encoding._reason(error))
+    no_file, none = "not a file but a folder, a pipe or a device", "cannot be opened: No such file or directory"
+    assert found == [no_file, none, no_file, none] * 5
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_worker_has_its_next_shard_before_the_ledger_is_read(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 Format: TypeAlias = Literal["dicom", "nifti", "picture", "tiff"]
 
 _HEAD = 4096  # bytes that tell the format
-_SMALL = 2**20  # bytes that cost less to read than to look at first
+SMALL = 2**20  # bytes that cost less to read than to look at first
+_EMPTY = "empty file (0 bytes)"
 _OTHERS = {
     b"BM": "BMP",
     b"GIF8": "GIF",
@@ -137,8 +138,24 @@ def read_image(path: PathLike, *, color: Color = "grey", scale: Scale = "auto") 
     status = _status(path)
     if stat.S_ISDIR(status.st_mode):
         return read_series(_dicom_files(path), color=color, scale=scale)
-    data, file_format = _load(path, status)
-    return _radiograph(_decode(data, file_format), len(data), color, scale)
+    return read_contents(_load(path, status), path.suffix, color=color, scale=scale)
+
+
+def read_contents(data: bytes, suffix: str, *, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
+    """Read a file, as `read_image` does, whose contents are in memory already.
+
+    Args:
+        data: All of it.
+        suffix: Of its name; matters only for a DICOM file without the "DICM" mark.
+        color: As in `read_image`.
+        scale: As in `read_image`.
+
+    Raises:
+        UnreadableImage: As from `read_image`.
+        ValueError: If `color` or `scale` is unknown.
+    """
+    check_options(color, scale)
+    return _radiograph(_decode(data, _known_format(data[:_HEAD], suffix)), len(data), color, scale)
 
 
 def read_series(paths: Sequence[PathLike], *, color: Color = "grey", scale: Scale = "auto") -> Radiograph:
@@ -164,8 +181,8 @@ def read_series(paths: Sequence[PathLike], *, color: Color = "grey", scale: Scal
 
     slices, size = [], 0
     for path in paths:
-        data, file_format = _load(Path(path), _status(Path(path)))
-        if file_format != "dicom":
+        data = _load(Path(path), _status(Path(path)))
+        if _known_format(data[:_HEAD], Path(path).suffix) != "dicom":
             raise UnreadableImage("not a series: several files make one image only if all of them are DICOM")
         slices.append(read_dicom(data))
         size += len(data)
@@ -182,7 +199,7 @@ def recognize(path: PathLike) -> Format:
         UnreadableImage: If it cannot be opened or is none of the supported formats.
     """
     path = Path(path)
-    return _known_format(_head(path), path)
+    return _known_format(_head(path), path.suffix)
 
 
 def _head(path: Path) -> bytes:
@@ -192,7 +209,7 @@ def _head(path: Path) -> bytes:
     except OSError as error:
         raise _unopened(error) from None
     if not head:
-        raise UnreadableImage("empty file (0 bytes)")
+        raise UnreadableImage(_EMPTY)
     return head
 
 
@@ -203,24 +220,23 @@ def _status(path: Path) -> os.stat_result:
         raise _unopened(error) from None
 
 
-def _load(path: Path, status: os.stat_result) -> tuple[bytes, Format]:
+def _load(path: Path, status: os.stat_result) -> bytes:
     try:
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _SMALL:
+        if not stat.S_ISREG(status.st_mode) or status.st_size > SMALL:
             recognize(path)  # before reading what may be gigabytes of something else
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise _unopened(error) from None
-    if not data:
-        raise UnreadableImage("empty file (0 bytes)")
-    return data, _known_format(data[:_HEAD], path)
 
 
 def _unopened(error: OSError) -> UnreadableImage:
     return UnreadableImage(f"cannot be opened: {error.strerror or type(error).__name__}")  # its own text has the path
 
 
-def _known_format(head: bytes, path: Path) -> Format:
-    file_format = _format(head, path.suffix)
+def _known_format(head: bytes, suffix: str) -> Format:
+    if not head:
+        raise UnreadableImage(_EMPTY)
+    file_format = _format(head, suffix)
     if file_format is None:
         raise UnreadableImage(f"not an image: {_what_else(head)}")
     return file_format

@@ -106,7 +106,7 @@ def _grey_jpeg(data: bytes) -> NDArray[np.uint8] | None:
     """``[rows, columns]`` of a whole grey JPEG that is not to be turned, faster than by Pillow; else None."""
     import simplejpeg
 
-    if not data.startswith(b"\xff\xd8") or b"Exif" in data or b"Orientation" in data:  # EXIF's, or XMP's
+    if not data.startswith(b"\xff\xd8") or not _is_upright(data):
         return None
     try:
         rows, columns, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -118,6 +118,18 @@ def _grey_jpeg(data: bytes) -> NDArray[np.uint8] | None:
         if isinstance(error, UnreadableImage):
             raise
         return None
+
+
+def _is_upright(jpeg: bytes) -> bool:
+    """Whether all segments before the pixels (ITU-T T.81, B.1.1) are whole, and none can be EXIF or XMP."""
+    at = 2
+    while at + 4 <= len(jpeg) and jpeg[at] == 0xFF and 0xC0 <= jpeg[at + 1] < 0xFF:
+        if jpeg[at + 1] == 0xDA:  # start of scan
+            return True
+        if jpeg[at + 1] == 0xE1:  # APP1
+            return False
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return False
 
 
 def _refuse_bomb(pixels: int) -> None:

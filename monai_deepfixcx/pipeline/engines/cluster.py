@@ -31,7 +31,15 @@ WORKER_SECONDS = 60
 _TELL_SECONDS = 0.5  # between two words of a worker on how far it is
 # Even without its dashboard, Dask serves web pages about itself, by default to every network.
 _NO_WEB = "127.0.0.1:0"
-_ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
+# What Dask looks at beside, many times a second, would take some 5 % of two cores. See `_keep_large_blocks`, too.
+_CALM = {
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "10s",
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.worker.profile.enabled": False,
+}
 
 
 class DaskScheduler:
@@ -124,7 +132,7 @@ class LocalDask(DaskScheduler):
 
     def _connect(self, stack: ExitStack) -> Any:
         try:
-            with _without_interrupts(), dask.config.set({f"{_ENVIRONMENT}.MALLOC_TRIM_THRESHOLD_": None}):
+            with _without_interrupts(), dask.config.set(_CALM):
                 cluster = self._start()  # its workers inherit both
                 stack.callback(cluster.close)
         except (OSError, RuntimeError) as error:
@@ -145,7 +153,6 @@ class LocalDask(DaskScheduler):
             security=distributed.Security.temporary(),  # whoever can speak to a scheduler can run code
             silence_logs=logging.CRITICAL,
             scheduler_kwargs={"allowed_failures": 0},  # `run_shards` tries again, and looks for the file that kills
-            config={"distributed.worker.profile.enabled": False},
         )
 
 
