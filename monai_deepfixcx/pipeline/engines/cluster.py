@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ WORKER_SECONDS = 60
 _TELL_SECONDS = 0.5  # between two words of a worker on how far it is
 # Even without its dashboard, Dask serves web pages about itself, by default to every network.
 _NO_WEB = "127.0.0.1:0"
-# What Dask looks at beside, many times a second, would take some 5 % of two cores. See `_keep_large_blocks`, too.
+# What Dask looks at besides, many times a second, costs driver and workers time. See `_keep_large_blocks`, too.
 _CALM = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "10s",
@@ -59,17 +59,16 @@ class DaskScheduler:
     def __init__(self, address: str) -> None:
         self._address = address
         self._topic = f"deepfixcx-{secrets.token_hex(8)}"
-        self._under_way: dict[Future[None], tuple[str, Tell]] = {}
+        self._under_way: dict[Future[None], tuple[distributed.Future[None], str, Tell]] = {}
         self._told: dict[str, int] = {}
 
     def __enter__(self) -> "DaskScheduler":
         with ExitStack() as stack:
             stack.enter_context(_quiet())
-            client = self._connect(stack)
-            stack.callback(client.close, timeout=ANSWER_SECONDS)
-            client.subscribe_topic(self._topic, self._hear)
-            self._executor = client.get_executor(pure=False, retries=2)
-            stack.callback(self._executor.shutdown, wait=False)
+            self._client = self._connect(stack)
+            stack.callback(self._client.close, timeout=ANSWER_SECONDS)
+            self._client.subscribe_topic(self._topic, self._hear)
+            stack.callback(self._cancel)
             self._to_end = stack.pop_all()
         return self
 
@@ -96,18 +95,23 @@ class DaskScheduler:
 
     def submit(self, work: Work, task: Task, tell: Tell) -> "Future[None]":
         """Send a task to the scheduler."""
-        future: Future[None] = self._executor.submit(_work_on_worker, work, task, self._topic)
-        self._under_way[future] = task.shard, tell
+        remote = self._client.submit(_work_on_worker, work, task, self._topic, pure=False, retries=2)
+        future: Future[None] = Future()
+        self._under_way[future] = remote, task.shard, tell
+        remote.add_done_callback(partial(_hand_on, future))
         return future
 
     def poll(self) -> None:
         """Pass on what workers have told of shards that are still under way."""
-        for future, (shard, tell) in list(self._under_way.items()):
+        for future, (_, shard, tell) in list(self._under_way.items()):
             count = self._told.pop(shard, None)
             if future.done():
                 del self._under_way[future]
             elif count is not None:
                 tell(count)
+
+    def _cancel(self) -> None:
+        self._client.cancel([remote for remote, *_ in self._under_way.values() if not remote.done()])
 
     def _hear(self, event: tuple[float, tuple[str, int]]) -> None:
         """Called by a thread of the client's."""
@@ -244,6 +248,17 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _hand_on(future: "Future[None]", remote: "distributed.Future[None]") -> None:
+    """What became of Dask's future, whose result is nothing: Dask's executor would fetch it from the worker."""
+    if remote.status == "finished":
+        future.set_result(None)
+    elif remote.status == "error":
+        future.set_exception(remote.exception())
+    else:
+        future.cancel()
+        future.set_running_or_notify_cancel()
 
 
 @contextmanager
