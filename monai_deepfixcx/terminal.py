@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from monai_deepfixcx.pipeline.workspace import Entry
 
 SHOWN_REASONS = 20
-_STARTING = "starting (compiles for some 15 s, once after an installation)"
+_STARTING = "starting (compiles for some 10 s, once after an installation)"
 
 
 class FileProgress:
