@@ -32,7 +32,7 @@ WORKER_SECONDS = 60
 _TELL_SECONDS = 0.5  # between two words of a worker on how far it is
 # Even without its dashboard, Dask serves web pages about itself, by default to every network.
 _NO_WEB = "127.0.0.1:0"
-# What Dask looks at besides, many times a second, costs driver and workers time. See `_keep_large_blocks`, too.
+# What Dask looks at besides, many times a second, costs driver and workers time. See `_settle`, too.
 _CALM = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "10s",
@@ -282,7 +282,7 @@ _one_at_a_time = threading.Lock()
 def _work_on_worker(work: Work, task: Task, topic: str) -> None:
     with _one_at_a_time:
         torch.set_num_threads(1)
-        _keep_large_blocks()
+        _settle()
         work(task, _teller(topic, task.shard))
 
 
@@ -300,11 +300,13 @@ def _teller(topic: str, shard: str) -> Tell:
 
 
 @lru_cache(maxsize=1)
-def _keep_large_blocks() -> None:
-    """Have freed memory kept: glibc gives large blocks back, and each image would be paid for page by page.
+def _settle() -> None:
+    """What a worker does once: leave what is imported out of the search for garbage, and keep freed memory.
 
-    Dask even tells it to. Large radiographs are read twice as fast.
+    glibc gives large blocks back, and Dask even tells it to: each image would be paid for page by page. Large radiographs
+    are read twice as fast.
     """
+    gc.freeze()
     trim_threshold, mmap_threshold = -1, -3  # of malloc.h
     with suppress(AttributeError, OSError):  # another C library
         allocator = ctypes.CDLL(None)
