@@ -303,8 +303,8 @@ def _teller(topic: str, shard: str) -> Tell:
 def _settle() -> None:
     """What a worker does once: leave what is imported out of the search for garbage, and keep freed memory.
 
-    glibc gives large blocks back, and Dask even tells it to: each image would be paid for page by page. Large radiographs
-    are read twice as fast.
+    glibc gives large blocks back, and Dask even tells it to: each image would be paid for page by page. Large
+    radiographs are read twice as fast.
     """
     gc.freeze()
     trim_threshold, mmap_threshold = -1, -3  # of malloc.h
