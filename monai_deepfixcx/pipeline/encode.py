@@ -176,7 +176,7 @@ def _read_opened(path: Path, file: int | OSError, color: Color, scale: Scale) ->
         raise UnreadableImage(_NO_FILE)
     if status.st_size > SMALL:
         return read_image(path, color=color, scale=scale)
-    data = b"".join(iter(partial(os.read, file, SMALL), b""))
+    data = b"".join(iter(partial(os.read, file, status.st_size + 1), b""))  # until there is no more
     return read_contents(data, path.suffix, color=color, scale=scale)
 
 
