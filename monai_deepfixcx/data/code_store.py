@@ -199,6 +199,10 @@ class CodeStore(Dataset[CodeItem]):
         """Every code's row, in the order of the dataset."""
         return [row for rows in self._rows_of_shards.values() for row in rows]
 
+    def ids(self) -> set[str]:
+        """Every code's id; of the rows, which take more memory, no more than one shard's are held."""
+        return {row["id"] for name in self.shards for row in self._rows_of(name)}
+
     def refresh(self) -> None:
         """Look again at what is on disk; another process may have appended."""
         for cached in ("shards", "rows", "_rows_of_shards", "_places", "_index_of", "_open_shards"):
@@ -256,8 +260,12 @@ class CodeStore(Dataset[CodeItem]):
 
     @cached_property
     def _rows_of_shards(self) -> dict[str, list[Row]]:
-        side_cars = {name: (self._shards / f"{name}.jsonl").read_text().splitlines() for name in self.shards}
-        return {name: json.loads(f"[{','.join(lines)}]") for name, lines in side_cars.items()}
+        return {name: self._rows_of(name) for name in self.shards}
+
+    def _rows_of(self, name: str) -> list[Row]:
+        lines = (self._shards / f"{name}.jsonl").read_text().splitlines()
+        rows: list[Row] = json.loads(f"[{','.join(lines)}]")
+        return rows
 
     def _problem_of(self, name: str) -> str | None:
         try:

@@ -79,7 +79,7 @@ def privatize(
     except (ValueError, OSError) as error:
         raise WorkspaceError(str(error)) from None
     run = Run.begin(workspace, part)
-    done = {row["id"] for row in store.rows}
+    done = store.ids()
     mine = {name: path for name, path in inputs.items() if int(name, 16) % part[1] == part[0] - 1}
     shards = plan({name: path for name, path in mine.items() if name not in done})
     on_plan(sum(len(shard.files) for shard in shards), len(mine.keys() & done))
@@ -95,9 +95,7 @@ def privatize(
             "same command again."
         ) from None
     store.refresh()
-    stored = {row["id"] for row in store.rows}
-    store.refresh()  # the rows' memory is free for the entries
-    known = workspace.entries(stored)
+    known = workspace.entries(store.ids())
     quarantined = [entry for entry in known if entry.reason and entry.id in inputs]
     workspace.write_quarantine(quarantined)
     good = [entry for entry in known if not entry.reason]
@@ -114,9 +112,17 @@ def privatize(
 
 
 def plan(files: dict[str, str], shard_files: int = SHARD_FILES) -> list[Shard]:
-    """Cut the files into shards, in the order given; the last one may be smaller."""
-    items = list(files.items())
-    return [Shard(dict(items[i : i + shard_files])) for i in range(0, len(items), shard_files)]
+    """Cut the files, in the order given, into shards of at most so many.
+
+    The last ones are smaller and smaller, each a quarter of what is left but no less than an eighth of the largest:
+    workers then end at about the same time (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+    """
+    items, shards = list(files.items()), []
+    while items:
+        size = min(shard_files, max(-(-len(items) // 4), -(-shard_files // 8)))
+        shards.append(Shard(dict(items[:size])))
+        del items[:size]
+    return shards
 
 
 def settings_for(codec: Codec, **options: Any) -> Settings:

@@ -11,8 +11,9 @@ import json
 import os
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 
 class WorkspaceError(Exception):
@@ -23,8 +24,7 @@ class OutputError(WorkspaceError):
     """The run cannot go on: the output cannot be written any more, or the scheduler is gone."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What became of one input file.
 
     Attributes:
@@ -52,6 +52,7 @@ class Workspace:
     output: Path
     private: Path
     key: bytes
+    _read: dict[Path, tuple[tuple[int, int], list[Entry]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, source: Path, output: Path, private: Path | None = None, moved: bool = False) -> "Workspace":
@@ -119,7 +120,7 @@ class Workspace:
 
     def record(self, shard: str, entries: Iterable[Entry]) -> None:
         """Write what became of a shard's files into the ledger."""
-        lines = "".join(json.dumps(vars(entry)) + "\n" for entry in entries)
+        lines = "".join(json.dumps(entry._asdict()) + "\n" for entry in entries)
         path = self.private / "ledger" / f"{shard}.jsonl"
         # Not by process number: two machines may have the same.
         temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
@@ -128,17 +129,27 @@ class Workspace:
 
     def recorded(self, shard: str) -> list[Entry]:
         """What became of a shard's files, as last recorded."""
-        return _read_entries(self.private / "ledger" / f"{shard}.jsonl")
+        return self._entries_of(self.private / "ledger" / f"{shard}.jsonl")
 
     def entries(self, stored: Iterable[str]) -> list[Entry]:
         """The ledger: one entry a file, encoded if its pseudonym is in the store, else as last quarantined."""
         in_store = set(stored)
         latest: dict[str, Entry] = {}
         for path in sorted((self.private / "ledger").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
-            for entry in _read_entries(path):
+            for entry in self._entries_of(path):
                 if (entry.id in in_store) == (not entry.reason):
                     latest[entry.id] = entry
         return sorted(latest.values(), key=lambda entry: entry.source)
+
+    def _entries_of(self, path: Path) -> list[Entry]:
+        """Read once, and again when the file has been replaced."""
+        status = path.stat()
+        file = status.st_ino, status.st_mtime_ns
+        if path not in self._read or self._read[path][0] != file:
+            lines = path.read_text().splitlines()
+            fields = json.loads(f"[{','.join(lines)}]")  # at once is twice as fast
+            self._read[path] = file, [Entry(**values) for values in fields]
+        return self._read[path][1]
 
     def write_quarantine(self, entries: Iterable[Entry]) -> Path:
         """Write ``quarantine.csv`` (source, reason) into the private folder."""
@@ -154,11 +165,6 @@ class Workspace:
 def shard_name(ids: Iterable[str]) -> str:
     """A name that follows from the files in the shard: workers that plan alone never take each other's."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-
-
-def _read_entries(path: Path) -> list[Entry]:
-    lines = path.read_text().splitlines()
-    return [Entry(**fields) for fields in json.loads(f"[{','.join(lines)}]")]  # at once is twice as fast
 
 
 def _private_beside(output: Path) -> Path:
