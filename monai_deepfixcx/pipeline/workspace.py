@@ -44,6 +44,11 @@ class Entry(NamedTuple):
     code_values: int = 0
 
 
+class _LedgerFile(NamedTuple):
+    stamp: tuple[int, int]  # another one when the file has been replaced
+    entries: list[Entry]
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The three folders of a run, and the key its pseudonyms are made with."""
@@ -52,7 +57,7 @@ class Workspace:
     output: Path
     private: Path
     key: bytes
-    _read: dict[Path, tuple[tuple[int, int], list[Entry]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _read: dict[Path, "_LedgerFile"] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, source: Path, output: Path, private: Path | None = None, moved: bool = False) -> "Workspace":
@@ -144,12 +149,12 @@ class Workspace:
     def _entries_of(self, path: Path) -> list[Entry]:
         """Read once, and again when the file has been replaced."""
         status = path.stat()
-        file = status.st_ino, status.st_mtime_ns
-        if path not in self._read or self._read[path][0] != file:
+        stamp = status.st_ino, status.st_mtime_ns
+        if path not in self._read or self._read[path].stamp != stamp:
             lines = path.read_text().splitlines()
             fields = json.loads(f"[{','.join(lines)}]")  # at once is twice as fast
-            self._read[path] = file, [Entry(**values) for values in fields]
-        return self._read[path][1]
+            self._read[path] = _LedgerFile(stamp, [Entry(**values) for values in fields])
+        return self._read[path].entries
 
     def write_quarantine(self, entries: Iterable[Entry]) -> Path:
         """Write ``quarantine.csv`` (source, reason) into the private folder."""

@@ -32,7 +32,7 @@ privatize.plan = lambda files: plan(files, 8)
 if __name__ == "__main__":
     cli.main()
 """
-FILES, SHARDS = 160, 20
+FILES, SHARDS = 160, 26
 
 
 class Cluster:

@@ -5,6 +5,7 @@ import mmap
 import os
 import time
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.data.reading import UnreadableImage
 from monai_deepfixcx.pipeline import encode as encoding
 from monai_deepfixcx.pipeline.encode import Shard, encode_pixels, encode_shard
-from monai_deepfixcx.pipeline.engines.base import Task, Tell, Work, encode_task, run_shards
+from monai_deepfixcx.pipeline.engines.base import Advance, Task, Work, encode_task, run_shards
 from monai_deepfixcx.pipeline.engines.local import ThisProcess
-from monai_deepfixcx.pipeline.privatize import plan, settings_for
+from monai_deepfixcx.pipeline.privatize import settings_for
 from monai_deepfixcx.pipeline.run import Run
 from monai_deepfixcx.pipeline.workspace import Workspace
 from tests.pipeline.conftest import write_picture
@@ -174,11 +175,12 @@ def test_a_worker_has_its_next_shard_before_the_ledger_is_read(tmp_path: Path) -
     workspace, events = begin(tmp_path, CODEC), list[str]()
 
     class Watched(ThisProcess):
-        def submit(self, work: Work, task: Task, tell: Tell) -> "Future[None]":
+        def submit(self, work: Work, tasks: Sequence[Task], advance: Advance) -> "list[Future[None]]":
             events.append("begun")
-            return super().submit(work, task, tell)
+            return super().submit(work, tasks, advance)
 
-    shards = plan(workspace.find_inputs(), 2)
+    files = list(workspace.find_inputs().items())
+    shards = [Shard(dict(files[start : start + 2])) for start in (0, 2, 4)]
     for entries in run_shards(
         Watched(), shards, workspace, Run.begin(workspace), settings_for(CODEC), print, encode_task
     ):

@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.pipeline import privatize as pipeline
 from monai_deepfixcx.pipeline.encode import Shard
-from monai_deepfixcx.pipeline.engines.base import Engine, Task, Tell, Work, encode_task, run_shards
+from monai_deepfixcx.pipeline.engines.base import Advance, Engine, Task, Tell, Work, encode_task, run_shards
 from monai_deepfixcx.pipeline.engines.choice import choose_engine
 from monai_deepfixcx.pipeline.engines.cluster import DaskScheduler
 from monai_deepfixcx.pipeline.engines.local import ThisProcess
@@ -188,12 +189,13 @@ class Mortal(ThisProcess):
     def __init__(self, deadly: set[str]) -> None:
         self.deadly = deadly
 
-    def submit(self, work: Work, task: Task, tell: Tell) -> "Future[None]":
+    def submit(self, work: Work, tasks: Sequence[Task], advance: Advance) -> "list[Future[None]]":
+        (task,) = tasks
         if self.deadly & task.run.take(task.shard).files.keys():
             future: Future[None] = Future()
             future.set_exception(BrokenExecutor())
-            return future
-        return super().submit(work, task, tell)
+            return [future]
+        return super().submit(work, tasks, advance)
 
 
 @settings(max_examples=20, deadline=None)

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.pipeline import privatize as pipeline
 from monai_deepfixcx.pipeline.encode import Shard
 from monai_deepfixcx.pipeline.engines.base import Task, encode_task
 from monai_deepfixcx.pipeline.run import Run
-from monai_deepfixcx.pipeline.workspace import OutputError, Workspace, WorkspaceError
+from monai_deepfixcx.pipeline.workspace import Entry, OutputError, Workspace, WorkspaceError
 from tests.pipeline.engine_runs import (
     CODEC,
     FILES,
@@ -80,3 +82,26 @@ def test_what_a_killed_writer_left_is_removed_a_day_later(source: Path, tmp_path
     os.utime(old, (0, 0))
     Run.begin(workspace)
     assert (old.exists(), young.exists()) == (False, True)
+
+
+@given(count=st.integers(0, 3000), most=st.integers(1, 256))
+def test_shards_hold_every_file_in_order_and_get_smaller_towards_the_end(count: int, most: int) -> None:
+    files = {str(number): f"{number}.png" for number in range(count)}
+    shards = pipeline.plan(files, most)
+    assert [item for shard in shards for item in shard.files.items()] == list(files.items())
+    sizes, left = [len(shard.files) for shard in shards], count
+    assert all(size <= most for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    for size in sizes:
+        assert size <= max(left / 4 + 1, most / 8 + 1)
+        left -= size
+
+
+def test_what_became_of_files_is_read_again_only_when_it_was_written_again(source: Path, tmp_path: Path) -> None:
+    workspace = Workspace.open(source, tmp_path / "out")
+    workspace.record("first", [Entry("1", "a.png", reason="is no image")])
+    before = workspace.recorded("first")
+    assert workspace.entries([]) == before == [Entry("1", "a.png", reason="is no image")]
+    assert workspace.recorded("first") is before
+    workspace.record("first", [Entry("1", "a.png", "", 9, 8, 7)])
+    assert workspace.entries(["1"]) == workspace.recorded("first") == [Entry("1", "a.png", "", 9, 8, 7)]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -37,6 +36,7 @@ class Task:
 
 
 Work = Callable[[Task, Tell], None]
+Advance = Callable[[str, int], None]  # a shard's name, and how many of its files are through
 
 
 class Engine(Protocol):
@@ -47,6 +47,10 @@ class Engine(Protocol):
         """Tasks to hand over before the first is done."""
 
     @property
+    def together(self) -> int:
+        """Tasks to hand over in one go, as many of them cost little more than one."""
+
+    @property
     def lost(self) -> type[BaseException]:
         """What a task's future raises when the process that had the task died."""
 
@@ -54,8 +58,8 @@ class Engine(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def submit(self, work: Work, task: Task, tell: Tell) -> "Future[None]":
-        """Begin ``work(task, tell)``; `tell` hears how many of the task's files are through, if the engine can say."""
+    def submit(self, work: Work, tasks: Sequence[Task], advance: Advance) -> "list[Future[None]]":
+        """Begin ``work(task, tell)`` for each task; `advance` hears what is told, if the engine can say."""
 
     def poll(self) -> None:
         """Pass on what workers have told since the last time."""
@@ -128,19 +132,19 @@ def run_shards(
         under_way[shard] = count
         on_progress(through + sum(under_way.values()))
 
-    def submit(shard: Shard, trial: _Trial) -> None:
-        task = Task(run, run.hand_out(shard), settings)
-        pending[engine.submit(work, task, partial(advance, shard.name))] = shard, trial
+    def submit(*some: tuple[Shard, _Trial]) -> None:
+        tasks = [Task(run, run.hand_out(shard), settings) for shard, _ in some]
+        pending.update(zip(engine.submit(work, tasks, advance), some, strict=True))
 
     def read_done() -> Iterator[list[Entry]]:
         while done:
             yield workspace.recorded(done.popleft().name)
 
     while waiting or suspects or pending:
-        while waiting and len(pending) < engine.at_once:
-            submit(*waiting.popleft())
+        while waiting and len(pending) + engine.together <= engine.at_once:
+            submit(*(waiting.popleft() for _ in range(min(engine.together, len(waiting)))))
         if not pending:
-            submit(suspects.pop(), _Trial.ALONE)
+            submit((suspects.pop(), _Trial.ALONE))
         yield from read_done()  # now that the workers have the next ones
         finished, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
         engine.poll()

@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache, partial
@@ -24,7 +24,7 @@ import dask
 import distributed
 import torch
 
-from monai_deepfixcx.pipeline.engines.base import Task, Tell, Work
+from monai_deepfixcx.pipeline.engines.base import Advance, Task, Tell, Work
 from monai_deepfixcx.pipeline.workspace import WorkspaceError
 
 ANSWER_SECONDS = 10
@@ -54,13 +54,13 @@ class DaskScheduler:
         WorkspaceError: on entering: no scheduler answers, or it has no worker.
     """
 
-    at_once = 2000
+    at_once, together = 2000, 50
     lost: type[BaseException] = distributed.KilledWorker
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._topic = f"deepfixcx-{secrets.token_hex(8)}"
-        self._under_way: dict[Future[None], tuple[distributed.Future[None], str, Tell]] = {}
+        self._under_way: dict[Future[None], tuple[distributed.Future[None], str, Advance]] = {}
         self._told: dict[str, int] = {}
 
     def __enter__(self) -> "DaskScheduler":
@@ -96,22 +96,25 @@ class DaskScheduler:
             ) from None
         return client
 
-    def submit(self, work: Work, task: Task, tell: Tell) -> "Future[None]":
-        """Send a task to the scheduler."""
-        remote = self._client.submit(_work_on_worker, work, task, self._topic, pure=False, retries=2)
-        future: Future[None] = Future()
-        self._under_way[future] = remote, task.shard, tell
-        remote.add_done_callback(partial(_hand_on, future))
-        return future
+    def submit(self, work: Work, tasks: Sequence[Task], advance: Advance) -> "list[Future[None]]":
+        """Send tasks to the scheduler."""
+        futures: list[Future[None]] = []
+        sent = self._client.map(_work_on_worker, tasks, work=work, topic=self._topic, pure=False, retries=2)
+        for task, remote in zip(tasks, sent, strict=True):
+            future: Future[None] = Future()
+            self._under_way[future] = remote, task.shard, advance
+            remote.add_done_callback(partial(_hand_on, future))
+            futures.append(future)
+        return futures
 
     def poll(self) -> None:
         """Pass on what workers have told of shards that are still under way."""
-        for future, (_, shard, tell) in list(self._under_way.items()):
+        for future, (_, shard, advance) in list(self._under_way.items()):
             count = self._told.pop(shard, None)
             if future.done():
                 del self._under_way[future]
             elif count is not None:
-                tell(count)
+                advance(shard, count)
 
     def _cancel(self) -> None:
         self._client.cancel([remote for remote, *_ in self._under_way.values() if not remote.done()])
@@ -135,7 +138,8 @@ class LocalDask(DaskScheduler):
     def __init__(self, workers: int) -> None:
         super().__init__("127.0.0.1")
         self._workers = workers
-        self.at_once = 2 * workers  # the next shard is there when one is done
+        self.together = 2 * workers
+        self.at_once = 2 * self.together  # the next shard is there when one is done
 
     def _connect(self, stack: ExitStack) -> Any:
         try:
@@ -279,7 +283,7 @@ def _without_interrupts() -> Iterator[None]:
 _one_at_a_time = threading.Lock()
 
 
-def _work_on_worker(work: Work, task: Task, topic: str) -> None:
+def _work_on_worker(task: Task, work: Work, topic: str) -> None:
     with _one_at_a_time:
         torch.set_num_threads(1)
         _settle()
