@@ -4,6 +4,7 @@ import json
 import math
 import os
 import stat
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,8 @@ def encode_shard(
 ) -> list[Entry]:
     """Encode the files of a shard and append the codes to the store; files that cannot be encoded are quarantined.
 
+    Of several threads, one encodes at a time, while others bring to the disk what they have encoded.
+
     Args:
         shard: the files.
         workspace: where they are and where the codes go.
@@ -87,28 +90,29 @@ def encode_shard(
     entries: list[Entry] = []
     # Codes go to disk as they are made: a shard of images of whatever size holds one of them in memory.
     parts: dict[tuple[int, ...], ShardWriter] = {}
-    with _without_warnings(), ExitStack() as unfinished:
-        for identifier, source, image in chain.from_iterable(_read(shard, workspace.source, settings)):
-            if isinstance(image, str):
-                entries.append(Entry(identifier, source, reason=image))
+    with ExitStack() as unfinished:
+        with _alone_without_warnings():
+            for identifier, source, image in chain.from_iterable(_read(shard, workspace.source, settings)):
+                if isinstance(image, str):
+                    entries.append(Entry(identifier, source, reason=image))
+                    progress(len(entries))
+                    continue
+                try:
+                    values = torch.from_numpy(image.values)
+                    code, spatial_shape = encode_pixels(values, store.codec, settings.size, image.white)
+                except Exception as error:
+                    entries.append(Entry(identifier, source, reason=_reason(error)))
+                else:
+                    if settings.images:
+                        _write_image(images / identifier, store.codec, code, spatial_shape, image.affine)
+                    shape = tuple(code.shape)
+                    if shape not in parts:
+                        part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}", len(shard.files))
+                        parts[shape] = unfinished.enter_context(part)
+                    parts[shape].add(code, {"id": identifier, "spatial_shape": list(spatial_shape)})
+                    size, pixels = image.source_bytes, image.values.size
+                    entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
                 progress(len(entries))
-                continue
-            try:
-                values = torch.from_numpy(image.values)
-                code, spatial_shape = encode_pixels(values, store.codec, settings.size, image.white)
-            except Exception as error:
-                entries.append(Entry(identifier, source, reason=_reason(error)))
-            else:
-                if settings.images:
-                    _write_image(images / identifier, store.codec, code, spatial_shape, image.affine)
-                shape = tuple(code.shape)
-                if shape not in parts:
-                    part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}", len(shard.files))
-                    parts[shape] = unfinished.enter_context(part)
-                parts[shape].add(code, {"id": identifier, "spatial_shape": list(spatial_shape)})
-                size, pixels = image.source_bytes, image.values.size
-                entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
-            progress(len(entries))
         with writing():
             workspace.record(shard.name, entries)
             for part in parts.values():
@@ -189,14 +193,20 @@ def read_quietly(path: Path, color: Color = "grey", scale: Scale = "auto") -> Ra
     """
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
         raise UnreadableImage(_NO_FILE)
-    with _without_warnings():
+    with _alone_without_warnings():
         return read_image(path, color=color, scale=scale)
 
 
+_one_at_a_time = threading.Lock()
+
+
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """A decoder's may quote the header, ours (on spacing) do not matter to a code."""
-    with warnings.catch_warnings():
+def _alone_without_warnings() -> Iterator[None]:
+    """A decoder's may quote the header, ours (on spacing) do not matter to a code.
+
+    They can only be silenced for all threads at once, hence for one after the other.
+    """
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

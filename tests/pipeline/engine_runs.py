@@ -47,7 +47,7 @@ class Cluster:
         self.address = json.loads((folder / "address").read_text())["address"]
 
     def add_worker(self) -> None:
-        options = ("--nthreads", "1", "--local-directory", str(self.folder), "--memory-limit", "0")
+        options = ("--nthreads", "2", "--local-directory", str(self.folder), "--memory-limit", "0")
         self._start("dask_worker", self.address, *options)
 
     def worker_ids(self) -> list[int]:

@@ -5,9 +5,11 @@ import mmap
 import os
 import time
 import weakref
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -167,6 +169,24 @@ def test_fetching_ahead_waits_for_nothing_and_minds_nothing(tmp_path: Path) -> N
     no_file, none = "not a file but a folder, a pipe or a device", "cannot be opened: No such file or directory"
     assert found == [no_file, none, no_file, none] * 5
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_shard_is_encoded_while_another_is_written(tmp_path: Path) -> None:
+    for number in range(4):
+        write_picture(tmp_path / "in" / f"{number}.png", number, (32, 32))
+    workspace, how, encoded = begin(tmp_path, CODEC), settings_for(CODEC), Event()
+    first, second = (Shard({name: path}) for name, path in list(workspace.find_inputs().items())[:2])
+
+    @contextmanager
+    def until_the_other_is_encoded() -> Iterator[None]:
+        assert encoded.wait(30)
+        yield
+
+    with ThreadPoolExecutor(1) as thread:
+        written = thread.submit(encode_shard, first, workspace, how, writing=until_the_other_is_encoded)
+        encode_shard(second, workspace, how, progress=lambda count: encoded.set())
+        written.result()
+    assert CodeStore(workspace.output).ids() == first.files.keys() | second.files.keys()
 
 
 def test_a_worker_has_its_next_shard_before_the_ledger_is_read(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_job_script_can_be_read_before_it_is_submitted(slurm: Path, run: Com
     for line in ("#SBATCH -p long", "#SBATCH --cpus-per-task=1", "#SBATCH --mem=4G", "export OMP_NUM_THREADS=1"):
         assert line in out.splitlines()
     assert "distributed.cli.dask_worker tls://ADDRESS" in out
-    for option in ("--nthreads 1", "--no-dashboard", "--interface lo", "--protocol tls://"):
+    for option in ("--nthreads 2", "--no-dashboard", "--interface lo", "--protocol tls://"):
         assert option in out
     assert not (tmp_path / "out").exists()
 

@@ -10,7 +10,6 @@ import logging
 import secrets
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -29,6 +28,7 @@ from monai_deepfixcx.pipeline.workspace import WorkspaceError
 
 ANSWER_SECONDS = 10
 WORKER_SECONDS = 60
+_THREADS = 2  # of a worker, on one core: one encodes, one waits for the disk
 _TELL_SECONDS = 0.5  # between two words of a worker on how far it is
 # Even without its dashboard, Dask serves web pages about itself, by default to every network.
 _NO_WEB = "127.0.0.1:0"
@@ -92,7 +92,7 @@ class DaskScheduler:
             client.close()
             raise WorkspaceError(
                 f"the Dask scheduler at {self._address} has no worker after {WORKER_SECONDS} s: start some with "
-                f"dask worker {self._address} --nthreads 1, and run again."
+                f"dask worker {self._address} --nthreads {_THREADS}, and run again."
             ) from None
         return client
 
@@ -129,7 +129,7 @@ class LocalDask(DaskScheduler):
     """A Dask cluster of this run's own, on 127.0.0.1: its processes end with the run, and its talk is encrypted.
 
     Args:
-        workers: processes of one thread each, started again by Dask when one is killed.
+        workers: processes that encode on one core each, started again by Dask when one is killed.
 
     Raises:
         WorkspaceError: on entering: they cannot be started.
@@ -156,7 +156,7 @@ class LocalDask(DaskScheduler):
     def _start(self) -> Any:
         return distributed.LocalCluster(
             n_workers=self._workers,
-            threads_per_worker=1,
+            threads_per_worker=_THREADS,
             memory_limit=0,  # Dask would kill whoever has more than its part of the machine, also when alone
             host="127.0.0.1",
             dashboard_address=_NO_WEB,
@@ -168,7 +168,7 @@ class LocalDask(DaskScheduler):
 
 
 class Slurm(DaskScheduler):
-    """Workers as SLURM jobs of one process and one thread each, started through dask-jobqueue.
+    """Workers as SLURM jobs of one process and one core each, started through dask-jobqueue.
 
     The scheduler runs in this process, and listens where compute nodes can reach it: on the network interface named in
     Dask's configuration (``jobqueue.slurm.interface``), encrypted, with certificates made for this run.
@@ -213,7 +213,8 @@ class Slurm(DaskScheduler):
 
     def _job(self) -> dict[str, Any]:
         return {
-            "cores": 1,
+            "cores": _THREADS,
+            "job_cpu": 1,
             "processes": 1,
             "memory": self._configured("memory") or "4GB",
             "job_script_prologue": ["export OMP_NUM_THREADS=1", *(self._configured("job-script-prologue") or [])],
@@ -279,15 +280,10 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-# A worker may have several threads; warnings, which may quote headers, can only be silenced for all of them at once.
-_one_at_a_time = threading.Lock()
-
-
 def _work_on_worker(task: Task, work: Work, topic: str) -> None:
-    with _one_at_a_time:
-        torch.set_num_threads(1)
-        _settle()
-        work(task, _teller(topic, task.shard))
+    torch.set_num_threads(1)
+    _settle()
+    work(task, _teller(topic, task.shard))
 
 
 def _teller(topic: str, shard: str) -> Tell:
