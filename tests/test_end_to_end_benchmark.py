@@ -25,12 +25,12 @@ def _keep_threads() -> Any:
 
 def measured(kinds: tuple[str, ...]) -> end_to_end.Seconds:
     """Two repeats, of which the second is twice as slow; Pillow reads 1000 of 1000 files in a second."""
-    cost = {"privatize": 1.6, "read_image": 1.2, "plain": 1.0}
+    cost = {"privatize": 1.6, "read_image": 1.2, "plain": 1.0, "driver": 0.1}
     return {
         (kind, count, name): [cost[name] / count, 2 * cost[name] / count]
         for kind in kinds
         for count in end_to_end.WORKERS
-        for name in end_to_end.CONTENDERS
+        for name in cost
     }
 
 
@@ -40,6 +40,7 @@ def test_ratios_are_taken_repeat_by_repeat() -> None:
     for count in ("1", "2"):
         assert found["of_plain"][count] == pytest.approx({"median": 0.625, "least": 0.625, "greatest": 0.625})
         assert found["of_read_image"][count]["median"] == pytest.approx(0.75)
+    assert found["driver_seconds_per_image"]["1"]["median"] == pytest.approx(0.15 / 1000)
     assert found["two_against_one"]["privatize"]["median"] == pytest.approx(2)
 
 
@@ -66,6 +67,7 @@ def test_summary_has_a_figure_for_every_target(tmp_path: Path) -> None:
     text = end_to_end.tables(result)
     assert "| of a loop that only reads and decodes, least | 0.625 | at least 0.6 |" in text
     assert "| memory for the most images against the fewest | 1.05 | at most 1.1 |" in text
+    assert "Beside 2 workers the driver takes 75 us of a processor an image" in text
     assert "JPEG 5.0 s (200 images/s); of this 4.0 s are start-up" in text
     end_to_end.draw(result, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -14,7 +14,8 @@ from monai_deepfixcx.pipeline.engines.local import ThisProcess
 from monai_deepfixcx.pipeline.run import Run
 from monai_deepfixcx.pipeline.workspace import Entry, OutputError, Workspace, WorkspaceError
 
-SHARD_FILES = 256
+SHARD_FILES = 512
+SHARD_VOLUMES = 64  # each takes as long as many images
 Report = Callable[[list[Entry]], None]
 
 
@@ -81,7 +82,8 @@ def privatize(
     run = Run.begin(workspace, part)
     done = store.ids()
     mine = {name: path for name, path in inputs.items() if int(name, 16) % part[1] == part[0] - 1}
-    shards = plan({name: path for name, path in mine.items() if name not in done})
+    to_do = {name: path for name, path in mine.items() if name not in done}
+    shards = plan(to_do, SHARD_VOLUMES if codec.spatial_dims == 3 else SHARD_FILES)
     on_plan(sum(len(shard.files) for shard in shards), len(mine.keys() & done))
     encoded = 0
     try:
@@ -111,7 +113,7 @@ def privatize(
     )
 
 
-def plan(files: dict[str, str], shard_files: int = SHARD_FILES) -> list[Shard]:
+def plan(files: dict[str, str], shard_files: int) -> list[Shard]:
     """Cut the files, in the order given, into shards of at most so many.
 
     The last ones are smaller and smaller, each a quarter of what is left but no less than an eighth of the largest:

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import distributed
@@ -27,8 +26,7 @@ SMALL = ("--levels", "2", "--patch-size", "3")
 DRIVER = """
 from monai_deepfixcx import cli
 from monai_deepfixcx.pipeline import privatize
-plan = privatize.plan
-privatize.plan = lambda files: plan(files, 8)
+privatize.SHARD_FILES = 8
 if __name__ == "__main__":
     cli.main()
 """
@@ -119,7 +117,7 @@ def encode_all(
             called.append(after_first())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "plan", partial(pipeline.plan, shard_files=8))
+        patch.setattr(pipeline, "SHARD_FILES", 8)
         workspace, how = Workspace.open(source, output), pipeline.settings_for(CODEC)
         return pipeline.privatize(workspace, CODEC, how, engine, on_entries=on_entries)
 

@@ -20,6 +20,7 @@ from pydicom.data import get_testdata_file
 from monai_deepfixcx.codecs import DeepFixCXCodec, HeartSpotCodec
 from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.data.reading import read_image
+from monai_deepfixcx.pipeline import privatize as pipeline
 from monai_deepfixcx.pipeline.encode import crop_to_square
 from monai_deepfixcx.pipeline.workspace import Workspace
 from tests.pipeline.conftest import BAD, GOOD, Run, write_picture
@@ -231,6 +232,19 @@ def test_volumes_need_three_dimensions(mixed: Path, tmp_path: Path, run: Run) ->
     np.testing.assert_allclose(image.get_fdata(), codec.decode(item["code"][None], [12, 14, 10])[0, 0], atol=1e-5)
     np.testing.assert_allclose(image.affine, np.diag([-2, -2, 3, 1]))
     assert "a 2-D image (64x72), and this run encodes 3-D ones" in read_quarantine(tmp_path / "out")[GOOD[0]]
+
+
+def test_shards_of_volumes_hold_fewer_files(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "SHARD_FILES", 16)
+    monkeypatch.setattr(pipeline, "SHARD_VOLUMES", 1)
+    for number in range(4):
+        write_picture(tmp_path / "pictures" / f"{number}.png", number, (32, 32))
+        volume = np.random.default_rng(number).normal(size=(12, 14, 10)).astype(np.float32)
+        (tmp_path / "volumes").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "volumes" / f"{number}.nii.gz")
+    assert run("privatize", tmp_path / "pictures", tmp_path / "2d", *SMALL)[0] == 0
+    assert run("privatize", tmp_path / "volumes", tmp_path / "3d", *SMALL, "--spatial-dims", 3)[0] == 0
+    assert [len(CodeStore(tmp_path / name).shards) for name in ("2d", "3d")] == [2, 4]
 
 
 def test_heartspot_scales_and_crops_to_its_size(mixed: Path, tmp_path: Path, run: Run) -> None:
