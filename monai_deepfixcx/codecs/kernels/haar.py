@@ -72,8 +72,8 @@ def _plan(
     deep = levels if len(size) == 3 else 0
     volume, patches = (size, grid) if deep else ((1, *size), (1, *grid))
     numbers = np.array([getattr(pool_loops, feature.upper()) for feature in features])
-    bands, full = _band_numbers(deep, levels), np.float64 if dtype == torch.float64 else np.float32
-    code = (len(features), len(bands), *patches)
+    bands, full = _places(deep, levels), np.float64 if dtype == torch.float64 else np.float32
+    code = (len(features), bands.shape[1], *patches)
     # What 8 bits grow to is exact in 16 for some levels, and a register holds twice as many of these as of float32.
     short = dtype == torch.uint8
     room = _DOUBLINGS // (3 if deep else 2) if short else levels
@@ -98,12 +98,18 @@ def _reach_all_patches(size: tuple[int, ...], levels: int, grid: tuple[int, ...]
 
 
 @lru_cache(maxsize=16)
-def _band_numbers(deep: int, levels: int) -> _Array:
-    """``[4^J]``, or ``[8^J]`` with depth: the subband at every place of a row's subbands side by side.
+def _places(deep: int, levels: int) -> _Array:
+    """``[2, K]``, K = 4^J or, with depth, 8^J: subbands, and the place of each in a row's subbands side by side.
 
     The last level's lie side by side, within each the last but one's, and so on; subbands are numbered the other way.
+    Neither those in their order nor those in the order of places come one after the other, but many of both in turn:
+    either way alone, fast memory would fetch the other's lines again and again.
     """
     base = 8 if deep else 4
-    places = np.arange(base**levels)
-    digits = [places // base**level % base for level in range(levels)]
-    return np.sum([digit * base ** (levels - 1 - level) for level, digit in enumerate(digits)], axis=0)
+    together = base ** min(levels // 2, 1 if deep else 2)
+    numbers = np.arange(base**levels)
+    inner, outer = numbers % together, numbers // (len(numbers) // together)
+    numbers = numbers[np.lexsort((inner, outer, numbers // together % (len(numbers) // together**2)))]
+    digits = [numbers // base**level % base for level in range(levels)]
+    places = np.sum([digit * base ** (levels - 1 - level) for level, digit in enumerate(digits)], axis=0)
+    return np.stack([numbers, places]).astype(np.int32)

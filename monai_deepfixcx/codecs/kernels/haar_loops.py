@@ -49,13 +49,12 @@ def encode_volumes(
         levels: J.
         room: how many levels the type of `like` holds.
         features: numbers of the pooled features.
-        bands: ``[K]``, the subband at each place of a transformed row of blocks and, as both ways are the same, the
-            place of each subband.
+        bands: ``[2, K]``, all subbands and where each lies in a transformed row of blocks.
         like: an array of the type in which the first levels are computed.
         white: what the pixels are divided by.
         codes: float32 or float64.
     """
-    grid = codes.shape[3:]
+    grid, kinds = codes.shape[3:], codes.shape[2]
     block = 1 << levels
     depth, height, width = -(-volumes.shape[1] >> deep), -(-volumes.shape[2] >> levels), -(-volumes.shape[3] >> levels)
     patch = (-(-depth // grid[0]), -(-height // grid[1]), -(-width // grid[2]))
@@ -70,10 +69,10 @@ def encode_volumes(
     # So many columns of blocks that every subband of every level begins where a line of the cache does.
     apart = max(1, LINE // like.itemsize >> (levels - 1))
     columns = -(-width // apart) * apart
-    length = len(bands) * columns
+    length = kinds * columns
     only_l1 = len(features) == 1 and features[0] == L1
     # How many absolute values of 8-bit pixels' coefficients 16 bits can add up.
-    limit = 32767 // (255 * len(bands)) if like.itemsize == 2 and levels <= room and only_l1 else depth * height
+    limit = 32767 // (255 * kinds) if like.itemsize == 2 and levels <= room and only_l1 else depth * height
     together = max(1, min(patch[1], limit, _NEAR // (length * like.itemsize)))
     pixels, pairs = volumes.reshape(-1), _pairs(volumes, like)
     whole_rows = deep == 0 and len(pairs) > 0 and columns * block == volumes.shape[3]
@@ -84,10 +83,10 @@ def encode_volumes(
     sums = _sums(like, wide_sums)
     reach = (right - left) * patch[2]
     frames = columns < reach or columns > width
-    framed = np.zeros(len(bands) * reach if frames else 0, dtype=codes.dtype)
-    totals = aligned_rows(2, len(bands) * reach // 2, codes)
+    framed = np.zeros(kinds * reach if frames else 0, dtype=codes.dtype)
+    totals = aligned_rows(2, kinds * reach // 2, codes)
     keeps = patch[0] * patch[1] if np.any(features == MEDIAN) else 0
-    kept = np.empty((keeps, len(bands), reach), dtype=codes.dtype)
+    kept = np.empty((keeps, kinds, reach), dtype=codes.dtype)
     scale, one = codes.dtype.type(0.5 ** (levels + deep / 2) / white), codes.dtype.type(1)
     share = 0 if deep else -(-2 * volumes.shape[3] // levels)
     flat_codes, plane = codes.reshape(-1), grid[0] * grid[1] * grid[2]
@@ -139,7 +138,7 @@ def encode_volumes(
             if features[f] == MEDIAN:
                 put_medians(kept, patch[2], bands, codes[n, f, :, pd, ph, left:right])
                 continue
-            first = (n * len(features) + f) * len(bands) * plane + (pd * grid[1] + ph) * grid[2] + left
+            first = (n * len(features) + f) * kinds * plane + (pd * grid[1] + ph) * grid[2] + left
             _put(
                 pooled[f],
                 (columns, width, lead, reach),
@@ -200,19 +199,20 @@ def _put(
         framed: room for a row of frames, if one is needed.
         totals: room, as `pool_runs` needs it.
         factor: a number, by which all are multiplied.
-        bands: ``[K]``, the place of each subband in `pooled`.
+        bands: ``[2, K]``, all subbands and where each lies in `pooled`.
         codes: to write to.
         first: from where on.
         stride: between subbands.
     """
-    flat = pooled[: len(bands) * layout[0]]
+    flat = pooled[: bands.shape[1] * layout[0]]
     if len(framed) > 0:
         _frame(flat, layout, pooled.dtype.type(1), framed)
         flat = framed
     found = flat if run == 1 else totals[pool_runs(flat, run, feature, totals)]
     count = np.uint64(layout[3] // run)
-    for k in range(len(bands)):  # in the order of the codes, which are the slower memory
-        scale_run(found, np.uint64(bands[k]) * count, count, factor, codes, np.uint64(first + k * stride))
+    for i in range(bands.shape[1]):
+        source, target = np.uint64(bands[1, i]) * count, np.uint64(first + bands[0, i] * stride)
+        scale_run(found, source, count, factor, codes, target)
 
 
 @jit

@@ -124,7 +124,7 @@ def _pool_some(flat: _Array, run: int, feature: int, totals: _Array) -> None:
 @jit
 def put_medians(kept: _Array, run: int, bands: _Array, out: _Array) -> None:
     """The lower median of each patch, the zeros that pad it among its pixels."""
-    for k in range(len(bands)):
+    for i in range(bands.shape[1]):
         for q in range(out.shape[1]):
-            values = np.sort(kept[:, k, q * run : (q + 1) * run].copy().reshape(-1))
-            out[bands[k], q] = values[(len(values) - 1) // 2]
+            values = np.sort(kept[:, bands[1, i], q * run : (q + 1) * run].copy().reshape(-1))
+            out[bands[0, i], q] = values[(len(values) - 1) // 2]
