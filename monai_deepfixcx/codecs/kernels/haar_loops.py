@@ -224,6 +224,9 @@ def _fetch(volume: _Array, front: int, top: int, rows: _Array) -> None:
     for z in range(len(rows)):
         inside = below if front + z < len(volume) else 0
         rows[z, inside:] = 0
+        if width == rows.shape[2]:
+            copy_row(volume[front + z, top : top + inside].reshape(-1), rows[z, :inside].reshape(-1))
+            continue
         for y in range(inside):
             copy_row(volume[front + z, top + y], rows[z, y])
 
