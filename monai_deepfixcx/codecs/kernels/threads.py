@@ -23,11 +23,11 @@ def in_parts(work: Callable[..., None], count: int, nanoseconds: float, *argumen
         nanoseconds: that a job takes, roughly.
         arguments: handed on.
     """
-    threads = torch.get_num_threads()
-    step = max(-(-count // threads), int(_WORTH_IT / nanoseconds))
-    if step >= count:
+    threads = torch.get_num_threads() if count * nanoseconds > _WORTH_IT else 1
+    if threads == 1:
         work(0, count, *arguments)
         return
+    step = max(-(-count // threads), int(_WORTH_IT / nanoseconds))
     others = [
         _threads().submit(work, first, min(count, first + step), *arguments) for first in range(step, count, step)
     ]
