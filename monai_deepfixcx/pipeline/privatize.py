@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from monai_deepfixcx.codecs import Codec
@@ -119,11 +120,11 @@ def plan(files: dict[str, str], shard_files: int) -> list[Shard]:
     The last ones are smaller and smaller, each a quarter of what is left but no less than an eighth of the largest:
     workers then end at about the same time (guided self-scheduling, Polychronopoulos and Kuck, 1987).
     """
-    items, shards = list(files.items()), []
-    while items:
-        size = min(shard_files, max(-(-len(items) // 4), -(-shard_files // 8)))
-        shards.append(Shard(dict(items[:size])))
-        del items[:size]
+    items, shards, left = iter(files.items()), list[Shard](), len(files)
+    while left > 0:
+        size = min(shard_files, max(-(-left // 4), -(-shard_files // 8)))
+        shards.append(Shard(dict(islice(items, size))))
+        left -= size
     return shards
 
 

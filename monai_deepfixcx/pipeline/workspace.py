@@ -57,7 +57,7 @@ class Workspace:
     output: Path
     private: Path
     key: bytes
-    _read: dict[Path, "_LedgerFile"] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _read: dict[Path, _LedgerFile] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, source: Path, output: Path, private: Path | None = None, moved: bool = False) -> "Workspace":

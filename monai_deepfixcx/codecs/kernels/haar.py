@@ -102,14 +102,14 @@ def _places(deep: int, levels: int) -> _Array:
     """``[2, K]``, K = 4^J or, with depth, 8^J: subbands, and the place of each in a row's subbands side by side.
 
     The last level's lie side by side, within each the last but one's, and so on; subbands are numbered the other way.
-    Neither those in their order nor those in the order of places come one after the other, but many of both in turn:
-    either way alone, fast memory would fetch the other's lines again and again.
+    They are listed tile by tile, where a tile has few runs of neighbours of either kind: in the order of one alone, the
+    other's lines of the cache would be fetched again for each.
     """
     base = 8 if deep else 4
-    together = base ** min(levels // 2, 1 if deep else 2)
+    tile = base ** min(levels // 2, 1 if deep else 2)
     numbers = np.arange(base**levels)
-    inner, outer = numbers % together, numbers // (len(numbers) // together)
-    numbers = numbers[np.lexsort((inner, outer, numbers // together % (len(numbers) // together**2)))]
+    first, middle, last = numbers // (len(numbers) // tile), numbers // tile % (len(numbers) // tile**2), numbers % tile
+    numbers = numbers[np.lexsort((last, first, middle))]
     digits = [numbers // base**level % base for level in range(levels)]
     places = np.sum([digit * base ** (levels - 1 - level) for level, digit in enumerate(digits)], axis=0)
     return np.stack([numbers, places]).astype(np.int32)
