@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.pipeline import privatize as pipeline
@@ -212,3 +214,53 @@ def test_halving_finds_every_deadly_file_and_no_other(source: Path, deadly: set[
         assert sorted(entry.id for entry in entries) == sorted(files)
         assert {entry.id for entry in entries if entry.reason} == killers
         assert {row["id"] for row in CodeStore(workspace.output).rows} == files.keys() - killers
+
+
+class Late(ThisProcess):
+    """Its process ends, the first few times, after a shard was written and before anybody hears of it.
+
+    Of what was written, the end of the process may have come before the last of two parts was in place.
+    """
+
+    def __init__(self, times: int, parts_lost: int) -> None:
+        self.times, self.parts_lost = times, parts_lost
+
+    def submit(self, work: Work, tasks: Sequence[Task], advance: Advance) -> "list[Future[None]]":
+        (future,) = super().submit(work, tasks, advance)
+        self.times -= 1
+        if self.times < 0:
+            return [future]
+        markers = sorted((tasks[0].run.output / "shards").glob("*.done.json"))
+        assert len(markers) >= 2
+        for marker in markers[len(markers) - self.parts_lost :]:
+            marker.unlink()
+        lost: Future[None] = Future()
+        lost.set_exception(BrokenExecutor())
+        return [lost]
+
+
+@pytest.mark.parametrize("parts_lost", [0, 1, 2])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_was_written_before_its_worker_died_is_not_written_again(
+    tmp_path: Path, times: int, parts_lost: int
+) -> None:
+    for number in range(7):
+        write_picture(tmp_path / "in" / f"{number}.png", number, (32, 32))
+    for number in range(5):
+        colours = np.random.default_rng(number).integers(256, size=(32, 32, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(tmp_path / "in" / f"colour-{number}.png")
+    (tmp_path / "in" / "none.png").write_text("not an image")
+    workspace = Workspace.open(tmp_path / "in", tmp_path / "out")
+    CodeStore.open(workspace.output, CODEC)
+    files, heard = workspace.find_inputs(), list[int]()
+    how = pipeline.settings_for(CODEC, color="keep")
+    engine, run = Late(times, parts_lost), Run.begin(workspace)
+    entries = [
+        entry for part in run_shards(engine, [Shard(files)], workspace, run, how, heard.append) for entry in part
+    ]
+    assert sorted(entry.id for entry in entries) == sorted(files)
+    assert [entry.source for entry in entries if entry.reason] == ["none.png"]
+    assert heard[-1] == len(files)
+    store = CodeStore(workspace.output)
+    assert sorted(row["id"] for row in store.rows) == sorted(entry.id for entry in entries if not entry.reason)
+    assert len(workspace.entries(store.ids())) == len(files)

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from monai_deepfixcx import __version__
+from monai_deepfixcx.data.code_store import CodeStore
 from monai_deepfixcx.pipeline.encode import Settings, Shard, encode_shard
 from monai_deepfixcx.pipeline.run import Run
 from monai_deepfixcx.pipeline.workspace import Entry, OutputError, Workspace, WorkspaceError
@@ -159,13 +160,17 @@ def run_shards(
                     waiting.append((shard, _Trial.AGAIN))
                     continue
                 if len(shard.files) > 1:
-                    waiting.extend((half, _Trial.AGAIN) for half in _halves(shard))
-                    continue
-                if trial is _Trial.AGAIN:
+                    stored, *halves = _stored_and_halves(shard, workspace, run)
+                    waiting.extend((half, _Trial.AGAIN) for half in halves if half.files)
+                    if not stored.files:
+                        continue
+                    shard = stored
+                elif trial is _Trial.AGAIN:
                     suspects.append(shard)
                     continue
-                with run.writing():
-                    workspace.record(shard.name, [_crashed(shard)])
+                else:
+                    with run.writing():
+                        workspace.record(shard.name, [_crashed(shard)])
             except (ImportError, RuntimeError) as error:
                 # Dask wraps what its scheduler could not import.
                 if not isinstance(error, ImportError) and not isinstance(error.__cause__, ImportError):
@@ -184,10 +189,16 @@ def run_shards(
     yield from read_done()
 
 
-def _halves(shard: Shard) -> tuple[Shard, Shard]:
-    files = list(shard.files.items())
-    middle = len(files) // 2
-    return Shard(dict(files[:middle])), Shard(dict(files[middle:]))
+def _stored_and_halves(shard: Shard, workspace: Workspace, run: Run) -> tuple[Shard, Shard, Shard]:
+    """What the store has of a shard, as its worker may have died of another one while it wrote this; and two halves."""
+    ids = CodeStore(workspace.output).ids()
+    stored = Shard({name: path for name, path in shard.files.items() if name in ids})
+    if stored.files:
+        with run.writing():
+            workspace.record(stored.name, [entry for entry in workspace.recorded(shard.name) if entry.id in ids])
+    rest = [(name, path) for name, path in shard.files.items() if name not in ids]
+    middle = len(rest) // 2
+    return stored, Shard(dict(rest[:middle])), Shard(dict(rest[middle:]))
 
 
 def _crashed(shard: Shard) -> Entry:
