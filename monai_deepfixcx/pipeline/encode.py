@@ -90,28 +90,29 @@ def encode_shard(
     entries: list[Entry] = []
     # Codes go to disk as they are made: a shard of images of whatever size holds one of them in memory.
     parts: dict[tuple[int, ...], ShardWriter] = {}
-    with ExitStack() as unfinished:
+    unfinished = ExitStack()
+
+    def encode(identifier: str, source: str, image: Radiograph | str) -> Entry:
+        if isinstance(image, str):
+            return Entry(identifier, source, reason=image)
+        try:
+            values = torch.from_numpy(image.values)
+            code, spatial_shape = encode_pixels(values, store.codec, settings.size, image.white)
+        except Exception as error:
+            return Entry(identifier, source, reason=_reason(error))
+        if settings.images:
+            _write_image(images / identifier, store.codec, code, spatial_shape, image.affine)
+        shape = tuple(code.shape)
+        if shape not in parts:
+            part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}", len(shard.files))
+            parts[shape] = unfinished.enter_context(part)
+        parts[shape].add(code, {"id": identifier, "spatial_shape": list(spatial_shape)})
+        return Entry(identifier, source, "", image.source_bytes, image.values.size, code.numel())
+
+    with unfinished:
         with _alone_without_warnings():
-            for identifier, source, image in chain.from_iterable(_read(shard, workspace.source, settings)):
-                if isinstance(image, str):
-                    entries.append(Entry(identifier, source, reason=image))
-                    progress(len(entries))
-                    continue
-                try:
-                    values = torch.from_numpy(image.values)
-                    code, spatial_shape = encode_pixels(values, store.codec, settings.size, image.white)
-                except Exception as error:
-                    entries.append(Entry(identifier, source, reason=_reason(error)))
-                else:
-                    if settings.images:
-                        _write_image(images / identifier, store.codec, code, spatial_shape, image.affine)
-                    shape = tuple(code.shape)
-                    if shape not in parts:
-                        part = store.begin_shard(f"{shard.name}-{'x'.join(map(str, shape))}", len(shard.files))
-                        parts[shape] = unfinished.enter_context(part)
-                    parts[shape].add(code, {"id": identifier, "spatial_shape": list(spatial_shape)})
-                    size, pixels = image.source_bytes, image.values.size
-                    entries.append(Entry(identifier, source, "", size, pixels, code.numel()))
+            for item in chain.from_iterable(_read(shard, workspace.source, settings)):
+                entries.append(encode(*item))
                 progress(len(entries))
         with writing():
             workspace.record(shard.name, entries)

@@ -66,7 +66,7 @@ def _labels_by_pseudonym(
     for column in filter(None, (key, split)):
         if rows and column not in rows[0]:
             raise WorkspaceError(f"{labels} has no column {column!r}; it has {', '.join(rows[0])}.")
-    sources = {entry.source for entry in workspace.entries(store.ids())}
+    sources = {entry.source for entry in workspace.entries(row["id"] for row in store.rows)}
     names = Counter(PurePosixPath(source).name for source in sources)
     only = {PurePosixPath(source).name: source for source in sources if names[PurePosixPath(source).name] == 1}
 

@@ -137,6 +137,22 @@ def run_shards(
         tasks = [Task(run, run.hand_out(shard), settings) for shard, _ in some]
         pending.update(zip(engine.submit(work, tasks, advance), some, strict=True))
 
+    def try_again(shard: Shard, trial: _Trial) -> Shard | None:
+        """After the death of its worker; returns what is through nevertheless."""
+        if trial is _Trial.FIRST:
+            waiting.append((shard, _Trial.AGAIN))
+            return None
+        if len(shard.files) > 1:
+            stored, *halves = _stored_and_halves(shard, workspace, run)
+            waiting.extend((half, _Trial.AGAIN) for half in halves if half.files)
+            return stored if stored.files else None
+        if trial is _Trial.AGAIN:
+            suspects.append(shard)
+            return None
+        with run.writing():
+            workspace.record(shard.name, [_crashed(shard)])
+        return shard
+
     def read_done() -> Iterator[list[Entry]]:
         while done:
             yield workspace.recorded(done.popleft().name)
@@ -151,26 +167,13 @@ def run_shards(
         engine.poll()
         for future in finished:
             shard, trial = pending.pop(future)
+            complete: Shard | None = shard
             under_way.pop(shard.name, None)
             run.forget(shard.name)
             try:
                 future.result()
             except engine.lost:
-                if trial is _Trial.FIRST:
-                    waiting.append((shard, _Trial.AGAIN))
-                    continue
-                if len(shard.files) > 1:
-                    stored, *halves = _stored_and_halves(shard, workspace, run)
-                    waiting.extend((half, _Trial.AGAIN) for half in halves if half.files)
-                    if not stored.files:
-                        continue
-                    shard = stored
-                elif trial is _Trial.AGAIN:
-                    suspects.append(shard)
-                    continue
-                else:
-                    with run.writing():
-                        workspace.record(shard.name, [_crashed(shard)])
+                complete = try_again(shard, trial)
             except (ImportError, RuntimeError) as error:
                 # Dask wraps what its scheduler could not import.
                 if not isinstance(error, ImportError) and not isinstance(error.__cause__, ImportError):
@@ -183,8 +186,10 @@ def run_shards(
                 raise OutputError(
                     "the scheduler is gone. What is finished is safe: start it and run the same command again."
                 ) from None
-            through += len(shard.files)
-            done.append(shard)
+            if complete is None:
+                continue
+            through += len(complete.files)
+            done.append(complete)
             on_progress(through + sum(under_way.values()))
     yield from read_done()
 
