@@ -113,15 +113,30 @@ def test_shipped_weights_are_as_good_as_their_card_says(bundle: str, data_dir: s
     assert json.loads((tmp_path / "thresholds.json").read_text()) == pytest.approx(shipped, abs=0.01)
 
 
+# A thread of the group that gathers results may abort the process if it is there when Python ends.
+TELL_THREADS = """
++initialize:
+- {_target_: tests.bundles.threads.tell_threads, folder: "@ckpt_dir", when: begin}
++finalize:
+- {_target_: tests.bundles.threads.tell_threads, folder: "@ckpt_dir", when: end}
+"""
+
+
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_two_processes(bundle: str, data_dir: str, tmp_path: Path) -> None:
+    tell_threads = tmp_path / "threads.yaml"
+    tell_threads.write_text(TELL_THREADS)
     files = [config(bundle, "train.yaml"), config(bundle, "multi_gpu_train.yaml"), overlay("smoke.yaml")]
+    files.append(str(tell_threads))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "monai.bundle", "run", "--config_file", str(files), "--dataset_dir", data_dir]
     command += ["--ckpt_dir", str(tmp_path), "--output_dir", str(tmp_path / "logs"), "--batch_size", "8"]
     quiet = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=quiet, timeout=240, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
+    for rank in range(2):
+        groups = [(tmp_path / f"threads-{when}-{rank}").read_text().count("gloo_tcp_loop") for when in ("begin", "end")]
+        assert groups == [2, 1]  # DistributedDataParallel keeps its own
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert not [name for name in weights if name.startswith("module.")]
     assert len(list((tmp_path / "logs").glob("events.*"))) == 2  # of the first process: train and validation
